@@ -83,7 +83,7 @@ class Cameras:
         columns = torch.arange(self.width, dtype=like.dtype, device=like.device) + 0.5
         rows = torch.arange(self.height, dtype=like.dtype, device=like.device) + 0.5
         pixels = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
-        points = unproject(self[..., None, None], pixels, torch.ones_like(pixels[..., 0]))
+        points = unproject(self.reshape(*self.shape, 1, 1), pixels, torch.ones_like(pixels[..., 0]))
         origins = self.origins[..., None, None, :]
         return origins, normalize(points - origins, dim=-1)
 
