@@ -1,0 +1,112 @@
+"""Our own C++ operator (csrc/): found beside this file, or compiled once into the user's cache; its autograd and fakes."""
+
+import functools
+import os
+import platform
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lrm4d.cameras import Cameras
+from lrm4d.gaussians3d import Gaussians3D
+from lrm4d.rasterizer import build
+
+
+def cache_folder() -> Path:
+    """Where a compiled operator is kept: $LRM4D_CACHE, else lrm4d in $XDG_CACHE_HOME or ~/.cache."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lrm4d"
+    return Path(os.environ.get("LRM4D_CACHE") or default)
+
+
+def find_operator() -> Path:
+    """The compiled operator, compiling it if need be. Raises RuntimeError or OSError where it cannot be had."""
+    packaged = Path(__file__).with_name(build.packaged_name())
+    if packaged.exists():
+        return packaged
+    name = f"operator-{build.fingerprint()}-torch{torch.__version__}-{platform.machine()}.so"
+    cached = cache_folder() / name
+    return cached if cached.exists() else build.compile_operator(cached)
+
+
+@functools.cache
+def is_available() -> bool:
+    """Whether the operator could be loaded. The first call loads it, and warns once with the remedy where it cannot."""
+    try:
+        torch.ops.load_library(str(find_operator()))
+    except (RuntimeError, OSError) as error:
+        warnings.warn(
+            f"lrm4d: no fast CPU rasterizer, the PyTorch reference (about 100 times slower) stands in: {error}\n"
+            "Remedy: install a C++20 compiler (Debian, Ubuntu: apt install g++) and PyTorch 2.10 or later.",
+            stacklevel=2,
+        )
+        return False
+    register()
+    return True
+
+
+def register() -> None:
+    """Tells torch the operator's shapes (for torch.compile) and its gradient."""
+    torch.library.register_fake("lrm4d::rasterize_forward", fake_forward)
+    torch.library.register_fake("lrm4d::rasterize_backward", fake_backward)
+    torch.library.register_autograd("lrm4d::rasterize_forward", differentiate, setup_context=remember)
+
+
+def fake_forward(
+    means,
+    covariances,
+    opacities,
+    colors,
+    world_to_camera,
+    intrinsics,
+    background,
+    width,
+    height,
+    low_pass,
+    compensate,
+    keep,
+):
+    """The shapes of rasterize_forward's results."""
+    views = world_to_camera.shape[:-2]
+    image, plane = (means.new_empty(*views, channels, height, width) for channels in (3, 1))
+    states = [means.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.uint8) for _ in range(2)]
+    return image, plane, torch.empty_like(plane), *states
+
+
+def fake_backward(grad_image, grad_alpha, grad_depth_sum, means, covariances, opacities, colors, *rest):
+    """The shapes of rasterize_backward's results."""
+    return tuple(x.new_empty(x.shape) for x in (means, covariances, opacities, colors))
+
+
+def remember(ctx, inputs, output) -> None:
+    """Keeps what the gradient needs."""
+    *tensors, width, height, low_pass, compensate, _ = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*tensors, output[1], output[3], output[4])
+    ctx.settings = (width, height, low_pass, compensate)
+
+
+def differentiate(ctx, grad_image, grad_alpha, grad_depth_sum, grad_splats, grad_pairs):
+    """Gradients of Gaussians and background; cameras get none."""
+    *inputs, alpha, splats, pairs = ctx.saved_tensors
+    gradients = torch.ops.lrm4d.rasterize_backward(
+        grad_image, grad_alpha, grad_depth_sum, *inputs, splats, pairs, *ctx.settings
+    )
+    grad_background = None
+    if ctx.needs_input_grad[6] and grad_image is not None:
+        grad_background = (grad_image * (1 - alpha)).movedim(-3, 0).flatten(1).sum(-1)
+    return *gradients, None, None, grad_background, None, None, None, None, None
+
+
+def rasterize(
+    gaussians: Gaussians3D, cameras: Cameras, background: Tensor, low_pass: float, compensate: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Image [*batch, view, 3, h, w], alpha and sum of weight times depth [*batch, view, 1, h, w], float32."""
+    inputs = (gaussians.means, gaussians.covariances, gaussians.opacities, gaussians.colors)
+    poses = (cameras.world_to_camera.detach(), cameras.intrinsics.detach())
+    keep = torch.is_grad_enabled() and any(x.requires_grad for x in (*inputs, background))
+    results = torch.ops.lrm4d.rasterize_forward(
+        *inputs, *poses, background, cameras.width, cameras.height, low_pass, compensate, keep
+    )
+    return results[0], results[1], results[2]

@@ -1,0 +1,10 @@
+// The stages for one instruction set: compiled once with nothing but LRM4D_KERNELS=baseline_kernels, and on x86 once
+// more with -mavx2 -mfma. No standard library containers here: their code is shared by the linker between both.
+#include "blending.h"
+#include "layout.h"
+#include "projection.h"
+
+#define TO_STRING_(x) #x
+#define TO_STRING(x) TO_STRING_(x)
+
+extern const Kernels LRM4D_KERNELS = {TO_STRING(LRM4D_KERNELS), project, blend, blend_backward, project_backward};
