@@ -1,0 +1,1 @@
+"""Training data: the procedural 4D world and the tools around it."""

@@ -1,0 +1,122 @@
+"""How things move: waves over time, spines that bend and twist, parts that hang on parts.
+
+A part is a tube of rows along its local z axis. Every row has a frame (a matrix and a position) that follows the
+part's joints; a part's own frame hangs on its parent's spine. All of it is a smooth function of time.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+WAVE = 11
+"""Numbers of a wave: base, (amplitude, frequency, phase) twice, step height, step time, step width, slope."""
+
+JOINTS = 4
+"""Joints of a part at most."""
+
+
+def wave(
+    base: float = 0.0,
+    amplitude: float = 0.0,
+    frequency: float = 1.0,
+    phase: float = 0.0,
+    second: tuple[float, float, float] = (0.0, 2.0, 0.0),
+    step: tuple[float, float, float] = (0.0, 0.5, 0.5),
+    slope: float = 0.0,
+) -> tuple[float, ...]:
+    """A value over time: base + two sines (phases in turns) + a smooth step (height, time, width) + slope (t - 1/2)."""
+    return (base, amplitude, frequency, phase, *second, *step, slope)
+
+
+STILL = wave()
+
+
+def evaluate_waves(waves: Float[Tensor, "*batch 11"], times: Float[Tensor, "*times"]) -> Float[Tensor, "*out"]:
+    """The values of waves at times; the batch shapes broadcast."""
+    base, a, f, p, b, g, q, height, middle, width, slope = waves.unbind(-1)
+    turn = 2 * torch.pi
+    step = ((times - middle) / width + 0.5).clamp(0, 1)
+    return (
+        base
+        + a * torch.sin(turn * (f * times + p))
+        + b * torch.sin(turn * (g * times + q))
+        + height * step * step * (3 - 2 * step)
+        + slope * (times - 0.5)
+    )
+
+
+def rotate_about_plane_axis(
+    direction: Float[Tensor, "*batch"], angles: Float[Tensor, "*batch"]
+) -> Float[Tensor, "*batch 3 3"]:
+    """Rotations by angles about the axis (cos direction, sin direction, 0)."""
+    x, y = direction.cos(), direction.sin()
+    c, s = angles.cos(), angles.sin()
+    d = 1 - c
+    rows = (c + x * x * d, x * y * d, y * s, x * y * d, c + y * y * d, -x * s, -y * s, x * s, c)
+    return torch.stack(torch.broadcast_tensors(*rows), dim=-1).unflatten(-1, (3, 3))
+
+
+def rotate_about_axes(angles: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """Rz(angles z) Ry(angles y) Rx(angles x)."""
+    (a, b, c), (d, e, f) = angles.cos().unbind(-1), angles.sin().unbind(-1)
+    rows = (
+        c * b, c * e * d - f * a, c * e * a + f * d,
+        f * b, f * e * d + c * a, f * e * a - c * d,
+        -e, b * d, b * a,
+    )  # fmt: skip
+    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+
+
+def spine_frames(
+    heights: Float[Tensor, "*batch row"],
+    stretch: Float[Tensor, "*batch 3"],
+    twist: Float[Tensor, "*batch"],
+    joint_heights: Float[Tensor, "*batch joint"],
+    joint_widths: Float[Tensor, "*batch joint"],
+    joint_directions: Float[Tensor, "*batch joint"],
+    joint_angles: Float[Tensor, "*batch joint"],
+) -> tuple[Float[Tensor, "*batch row 3 3"], Float[Tensor, "*batch row 3"]]:
+    """The matrix and position, in the part's frame, of the spine's cross-sections at heights along it.
+
+    stretch: along x, y, z. twist: radians a unit of height. Joints must be sorted from the root to the tip: each
+    turns all that lies beyond it, gradually over its width, about its direction in the xy plane.
+    """
+    z = heights * stretch[..., 2:]
+    angle = twist[..., None] * z
+    c, s, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    x_scale, y_scale, z_scale = (stretch[..., i, None] for i in range(3))
+    matrix = torch.stack(
+        [c * x_scale, -s * y_scale, zero, s * x_scale, c * y_scale, zero, zero, zero, zero + z_scale], dim=-1
+    ).unflatten(-1, (3, 3))
+    position = torch.stack([zero, zero, z], dim=-1)
+    # From the tip to the root: an inner joint turns what the outer ones have already bent, around a point at rest.
+    for k in reversed(range(joint_heights.shape[-1])):
+        at = joint_heights[..., k, None]
+        weight = ((heights - at) / joint_widths[..., k, None] + 0.5).clamp(0, 1)
+        weight = weight * weight * (3 - 2 * weight)
+        turn = rotate_about_plane_axis(joint_directions[..., k, None], weight * joint_angles[..., k, None])
+        pivot = at * stretch[..., 2:]
+        pivot = torch.stack([torch.zeros_like(pivot), torch.zeros_like(pivot), pivot], dim=-1)
+        position = (turn @ (position - pivot)[..., None])[..., 0] + pivot
+        matrix = turn @ matrix
+    return matrix, position
+
+
+def chain_frames(
+    matrices: Float[Tensor, "scene part *view 3 3"],
+    positions: Float[Tensor, "scene part *view 3"],
+    parents: Int[Tensor, "scene part"],
+    depth: int,
+) -> tuple[Float[Tensor, "scene part *view 3 3"], Float[Tensor, "scene part *view 3"]]:
+    """Frames in the scene, from every part's frame in its parent's (parent -1: already in the scene's)."""
+    index = parents.clamp(min=0)
+    scenes = torch.arange(len(parents), device=parents.device)[:, None]
+    root = (parents < 0).reshape(*parents.shape, *[1] * (positions.dim() - 2))
+    world_matrices, world_positions = matrices, positions
+    for _ in range(depth):  # a part of level n is right after n rounds
+        above, origin = world_matrices[scenes, index], world_positions[scenes, index]
+        chained = above @ matrices
+        moved = (above @ positions[..., None])[..., 0] + origin
+        world_matrices = torch.where(root[..., None], matrices, chained)
+        world_positions = torch.where(root, positions, moved)
+    return world_matrices, world_positions

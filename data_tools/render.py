@@ -1,0 +1,228 @@
+"""Pictures of scenes from any cameras at any times, with exact depth and scene flow; the same code on CPU and CUDA."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from data_tools.motion import chain_frames, evaluate_waves, rotate_about_axes, spine_frames
+from data_tools.rasterize_triangles import rasterize_triangles
+from data_tools.scenes import Scenes
+from data_tools.shapes import COLUMNS, ROWS, grid_faces
+from data_tools.textures import shade_textures
+from lrm4d.cameras import Cameras
+from lrm4d.views import Views
+
+SAMPLES = 3
+"""Samples a pixel side. Odd, so that one of them is the pixel's centre, where depth and flow are taken."""
+
+
+@dataclass(frozen=True)
+class WorldViews:
+    """Views, and what only a made world knows of them, at the pixel centres.
+
+    depths: camera z of the surface, 0 where nothing is hit. hits: whether something is hit.
+    flows: velocity of the point seen, world units over the whole clip (time 0 to 1); 0 where nothing is hit.
+    """
+
+    views: Views
+    depths: Float[Tensor, "*batch view 1 height width"]
+    hits: Bool[Tensor, "*batch view 1 height width"]
+    flows: Float[Tensor, "*batch view 3 height width"]
+
+    def __getitem__(self, index) -> "WorldViews":
+        """Views chosen along the batch dimensions."""
+        return WorldViews(self.views[index], self.depths[index], self.hits[index], self.flows[index])
+
+    def to(self, device: torch.device | str) -> "WorldViews":
+        """Moved to a device."""
+        return WorldViews(
+            self.views.to(device), self.depths.to(device), self.hits.to(device), self.flows.to(device)
+        )
+
+
+def place_rows(
+    scenes: Scenes, times: Float[Tensor, "scene view"]
+) -> tuple[Float[Tensor, "scene part view row 3 3"], Float[Tensor, "scene part view row 3"]]:
+    """The frame in the world of every row of every part at times."""
+    part_times = times[:, None, :, None]  # [scene, part, view, wave]
+    socket = evaluate_waves(scenes.socket[:, :, None], part_times)
+    slide = evaluate_waves(scenes.slide[:, :, None], part_times)
+    stretch = evaluate_waves(scenes.stretch[:, :, None], part_times)
+    twist = evaluate_waves(scenes.twist[:, :, None], times[:, None])
+    angles = evaluate_waves(scenes.joint_angles[:, :, None], part_times)
+    views = times.shape[1]
+
+    def spines(heights: Tensor, parts: tuple) -> tuple[Tensor, Tensor]:
+        return spine_frames(
+            heights,
+            stretch[parts],
+            twist[parts],
+            scenes.joint_heights[parts][:, :, None].expand(-1, -1, views, -1),
+            scenes.joint_widths[parts][:, :, None].expand(-1, -1, views, -1),
+            scenes.joint_directions[parts][:, :, None].expand(-1, -1, views, -1),
+            angles[parts],
+        )
+
+    above = (torch.arange(len(scenes), device=times.device)[:, None], scenes.parents.clamp(min=0))
+    at_height = scenes.attach[:, :, None, 2:].expand(-1, -1, views, -1)
+    matrices, positions = (value.squeeze(3) for value in spines(at_height, above))
+    across = torch.cat([scenes.attach[..., :2], torch.zeros_like(scenes.attach[..., :1])], dim=-1)[:, :, None, :, None]
+    positions = positions + (matrices @ across)[..., 0]
+    # A child follows its parent's turns, not its stretching.
+    matrices = matrices / stretch[above][..., None, :]
+    root = (scenes.parents < 0)[:, :, None, None]
+    positions = torch.where(root, scenes.attach[:, :, None], positions)
+    matrices = torch.where(root[..., None], torch.eye(3, device=times.device), matrices)
+    positions = positions + (matrices @ slide[..., None])[..., 0]
+    matrices = matrices @ scenes.orientations[:, :, None] @ rotate_about_axes(socket)
+    matrices, positions = chain_frames(matrices, positions, scenes.parents, int(scenes.levels.max()))
+
+    turning = rotate_about_axes(evaluate_waves(scenes.turning[:, None], times[..., None]))[:, None]
+    path = evaluate_waves(scenes.path[:, None], times[..., None])[:, None]
+    positions = (turning @ positions[..., None])[..., 0] + path - scenes.centres[:, None, None]
+    scale = scenes.scales[:, None, None, None]
+    positions, matrices = positions / scale, turning @ matrices / scale[..., None]
+
+    rows = scenes.row_heights[:, :, None].expand(-1, -1, views, -1)
+    row_matrices, row_positions = spines(rows, (slice(None), slice(None)))
+    row_positions = (matrices[..., None, :, :] @ row_positions[..., None])[..., 0] + positions[..., None, :]
+    return matrices[..., None, :, :] @ row_matrices, row_positions
+
+
+def place_vertices(
+    scenes: Scenes, times: Float[Tensor, "scene view"]
+) -> Float[Tensor, "part view vertex 3"]:
+    """World positions of the vertices of every present part (scene by scene) at its scene's times."""
+    matrices, positions = place_rows(scenes, times)
+    here = scenes.present
+    offsets = scenes.offsets[here][:, None]
+    morph = evaluate_waves(scenes.morph[:, :, None], times[:, None])[here]
+    offsets = offsets + morph[..., None, None, None] * scenes.morph_offsets[here][:, None]
+    vertices = offsets @ matrices[here].mT + positions[here][..., None, :]
+    return vertices.flatten(2, 3)
+
+
+def render(scenes: Scenes, cameras: Cameras, times: Float[Tensor, "scene view"], samples: int = SAMPLES) -> WorldViews:
+    """Pictures of each scene: cameras [scene, view], times [scene, view] in [0, 1]; samples: odd, a pixel side."""
+    if samples % 2 == 0:
+        raise ValueError(f"render: samples = {samples}; it must be odd, so that one sample is the pixel's centre.")
+    if cameras.shape != times.shape or len(scenes) != len(times):
+        raise ValueError(
+            f"render: {len(scenes)} scenes, cameras {tuple(cameras.shape)} and times {tuple(times.shape)}; expected "
+            "cameras and times of the same shape [scene, view]."
+        )
+    count = times.shape[1] * cameras.height * cameras.width * samples**2
+    limit = 2**28 if times.device.type == "cuda" else 2**23
+    chunk = max(1, limit // count)
+    done = [
+        _render_chunk(scenes[i : i + chunk], cameras[i : i + chunk], times[i : i + chunk], samples)
+        for i in range(0, len(scenes), chunk)
+    ]
+    rgba, depths, hits, flows = (torch.cat(values) for values in zip(*done, strict=True))
+    views = Views(rgba[:, :, :3], rgba[:, :, 3:], cameras, times)
+    return WorldViews(views, depths, hits, flows)
+
+
+def _render_chunk(scenes: Scenes, cameras: Cameras, times: Tensor, samples: int) -> tuple[Tensor, ...]:
+    vertices, velocities = torch.func.jvp(
+        lambda t: place_vertices(scenes, t), (times,), (torch.ones_like(times),)
+    )
+    owner = scenes.present.nonzero()[:, 0]
+    views, (height, width) = times.shape[1], (cameras.height, cameras.width)
+    faces = grid_faces(times.device)
+    projected = _project(cameras, owner, vertices, samples)
+    pictures = (owner[:, None] * views + torch.arange(views, device=times.device))[:, :, None]
+    pictures = pictures.expand(-1, -1, len(faces)).flatten()
+    corners = projected[:, :, faces].flatten(0, 2)
+    hit = rasterize_triangles(corners, pictures, len(scenes) * views, height * samples, width * samples)
+
+    part_view, face = torch.div(hit.triangles, len(faces), rounding_mode="floor"), hit.triangles % len(faces)
+    part = torch.div(part_view, views, rounding_mode="floor")
+    light = _shade(scenes, owner, vertices, faces).flatten(0, 2)[hit.triangles]
+    albedo = _albedo(scenes, part, face, faces, hit.weights)
+    colours = (albedo * (light * hit.weights).sum(-1, keepdim=True)).clamp(0, 1)
+
+    x, y = hit.index % (width * samples), torch.div(hit.index, width * samples, rounding_mode="floor")
+    pixel = torch.div(y, samples, rounding_mode="floor") * width + torch.div(x, samples, rounding_mode="floor")
+    total = torch.zeros(len(scenes) * views * height * width, 4, device=times.device)
+    total.index_add_(0, pixel, torch.cat([colours, torch.ones_like(colours[:, :1])], dim=-1))
+    rgba = torch.cat([total[:, :3] / total[:, 3:].clamp(min=1), total[:, 3:] / samples**2], dim=-1)
+
+    middle = samples // 2
+    centre = ((x % samples == middle) & (y % samples == middle)).nonzero()[:, 0]
+    geometry = torch.zeros(len(total), 5, device=times.device)
+    ends = velocities.flatten(0, 1)[part_view[centre, None], faces[face[centre]]]
+    flow = (ends * hit.weights[centre, :, None]).sum(1)
+    seen = torch.cat([hit.depth[centre, None], torch.ones_like(flow[:, :1]), flow], dim=-1)
+    geometry[pixel[centre]] = seen
+
+    def picture(values: Tensor) -> Tensor:
+        return values.unflatten(0, (len(scenes), views, height, width)).movedim(-1, 2)
+
+    geometry = picture(geometry)
+    return picture(rgba), geometry[:, :, :1], geometry[:, :, 1:2] > 0, geometry[:, :, 2:]
+
+
+def _project(cameras: Cameras, owner: Tensor, vertices: Tensor, samples: int) -> Tensor:
+    """[part, view, vertex, 3]: x and y in samples, camera z."""
+    to_camera = cameras.world_to_camera[owner]
+    in_camera = vertices @ to_camera[..., :3, :3].mT + to_camera[..., None, :3, 3]
+    depth = in_camera[..., 2:]
+    flat = in_camera @ cameras.intrinsics[owner].mT
+    return torch.cat([samples * flat[..., :2] / depth.clamp(min=1e-3), depth], dim=-1)
+
+
+def _shade(scenes: Scenes, owner: Tensor, vertices: Tensor, faces: Tensor) -> Tensor:
+    """The light [part, view, face, corner] that falls on every triangle's corners."""
+    a, b, c = (vertices[:, :, faces[:, i]] for i in range(3))
+    normals = torch.linalg.cross(b - a, c - a, dim=-1)
+    flat = _light(scenes, owner, normals)[..., None].expand(-1, -1, -1, 3)
+    smooth = scenes.smooth[scenes.present].nonzero()[:, 0]
+    if len(smooth) == 0:
+        return flat
+    quads = normals[smooth].unflatten(2, (ROWS - 1, COLUMNS, 2)).sum(4)
+    none = torch.zeros_like(quads[:, :, :1])
+    below, above = torch.cat([none, quads], 2), torch.cat([quads, none], 2)
+    both = below + above
+    both = both + both.roll(1, dims=3)
+    tube = scenes.offsets[scenes.present][smooth][:, 0, 0, :2].norm(dim=-1) > 1e-6
+    first, last = both[:, :, 0], both[:, :, -1]
+    joined = tube[:, None, None, None]
+    first, last = (
+        torch.where(joined, first + last, end.sum(2, keepdim=True).expand_as(end)) for end in (first, last)
+    )
+    both = torch.cat([first[:, :, None], both[:, :, 1:-1], last[:, :, None]], dim=2).flatten(2, 3)
+    light = flat.clone()
+    light[smooth] = _light(scenes, owner[smooth], both)[:, :, faces]
+    return light
+
+
+def _light(scenes: Scenes, owner: Tensor, normals: Tensor) -> Tensor:
+    cosines = normalize(normals, dim=-1) @ scenes.light_directions[owner][:, None].mT
+    direct = (cosines.clamp(min=0) * scenes.light_shares[owner][:, None, None]).sum(-1)
+    return scenes.gain[owner][:, None, None] * (scenes.ambient[owner][:, None, None] + direct)
+
+
+def _albedo(scenes: Scenes, part: Tensor, face: Tensor, faces: Tensor, weights: Tensor) -> Tensor:
+    """The texture's colour at samples [n, 3] of present parts."""
+    here = scenes.present
+    heights = scenes.row_heights[here]
+    spine = torch.stack([torch.zeros_like(heights), torch.zeros_like(heights), heights], dim=-1)
+    rest = (scenes.offsets[here] + spine[:, :, None]).flatten(1, 2)
+    axes, spans = scenes.texture_axes[here], scenes.texture_spans[here]
+    ends = rest @ axes.mT  # texture coordinates of the vertices, before their offsets
+    unit = axes[:, 0].norm(dim=-1)
+    points = (ends[part[:, None], faces[face]] * weights[..., None]).sum(1)
+    low, high = (spans * unit[:, None])[part].unbind(-1)
+    return shade_textures(
+        scenes.texture_kinds[here][part],
+        scenes.texture_colours[here][part],
+        points + scenes.texture_offsets[here][part],
+        ((points[:, 0] - low) / (high - low).clamp(min=1e-6)).clamp(0, 1),
+        face,
+        scenes.texture_thresholds[here][part],
+        scenes.texture_seeds[here][part],
+    )

@@ -1,0 +1,150 @@
+"""The procedural 4D world: scenes by seed, and batches of views for training.
+
+    scenes = sample_scenes([0, 1, 2])
+    context, target = sample_batch([0, 1, 2], input_views=12, target_views=8, size=64)
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from data_tools.camera_sampling import (
+    SETUP_WEIGHTS,
+    SETUPS,
+    context_views,
+    generator_of,
+    make_cameras,
+    target_views,
+    views_tensor,
+)
+from data_tools.creatures import CREATURES, Style
+from data_tools.dice import Dice
+from data_tools.motion import STILL, wave
+from data_tools.objects import OBJECTS
+from data_tools.render import SAMPLES, WorldViews, place_vertices, render
+from data_tools.scenes import Description, Scenes, pack_description, stack_scenes
+from data_tools.shapes import COLUMNS, ROWS
+from lrm4d.cameras import Cameras
+
+BOUND_TIMES = 17
+"""Times at which a scene is measured to fit the unit sphere."""
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """What the world is made of. Shares are probabilities.
+
+    creatures: share of articulated creatures; the others are objects. static: share of things that do not move at all.
+    rigid: share that moves as a whole on top. speed: factor on all motion.
+    """
+
+    creatures: float = 0.72
+    static: float = 0.08
+    rigid: float = 0.2
+    speed: float = 1.0
+
+
+def describe_scene(dice: Dice, config: WorldConfig) -> Description:
+    """A random scene."""
+    still = dice.coin(config.static)
+    energy = 0.0 if still else config.speed * dice.choose((dice.uniform(0.2, 0.7), dice.uniform(0.7, 1.3)), (1, 2))
+    style = Style.sample(dice, energy)
+    makers = CREATURES if dice.coin(config.creatures) else OBJECTS
+    maker = dice.choose([m for m, _ in makers], [w for _, w in makers])
+    parts = maker(dice, style)
+    path, turning = _whole_motion(dice, style, maker in [m for m, _ in CREATURES], config)
+    ambient = dice.uniform(0.45, 0.8)
+    light = dice.uniform(0.5, 0.9) - 0.3 * ambient
+    share = dice.uniform(0.6, 1.0)
+    sky = (dice.uniform(-1, 1), dice.uniform(-1, 1), dice.uniform(0.4, 1.5))
+    fill = (dice.uniform(-1, 1), dice.uniform(-1, 1), dice.uniform(-0.5, 1))
+    return Description(
+        parts, path, turning, ambient, dice.uniform(0.75, 1.1), (sky, fill), (share * light, (1 - share) * light)
+    )
+
+
+def _whole_motion(dice: Dice, style: Style, creature: bool, config: WorldConfig) -> tuple:
+    """Path and turning of the whole: bobbing and swaying, sometimes jumping, tumbling, drifting."""
+    e, f = style.energy, style.frequency
+    path, turning = [STILL] * 3, [STILL] * 3
+    facing = 0.0 if creature and dice.coin(0.6) else dice.uniform(-math.pi, math.pi)
+    turning[2] = wave(facing)
+    if e == 0:
+        return tuple(path), tuple(turning)
+    if creature and dice.coin(0.8):
+        path[2] = wave(0.0, dice.uniform(0, 0.06) * e, dice.choose((f, 2 * f)), dice.unit())
+        if dice.coin(0.2):
+            path[2] = wave(0.0, dice.uniform(0.1, 0.25) * e, f, dice.unit(), (0.04 * e, 2 * f, dice.unit()))
+        turning[0] = wave(0.0, dice.uniform(0, 0.2) * e, f, dice.unit())
+        turning[1] = wave(0.0, dice.uniform(0, 0.06) * e, f, dice.unit())
+        turning[2] = wave(facing, dice.uniform(0, 0.12) * e, f, dice.unit())
+    if dice.coin(config.rigid if creature else 2 * config.rigid):
+        turn = dice.choose((dice.uniform(-1, 1), dice.uniform(-3, 3)), (2, 1)) * e
+        if dice.coin(0.6):
+            turning[2] = wave(facing, 0.0, slope=turn)
+        else:
+            turning[0], turning[2] = wave(0.0, 0.0, slope=turn), wave(facing, slope=dice.uniform(-1, 1) * e)
+        if dice.coin(0.5):
+            path = [wave(0.0, dice.uniform(0, 0.15) * e, f, dice.unit(), slope=dice.uniform(-0.3, 0.3) * e) for _ in path]
+    return tuple(path), tuple(turning)
+
+
+def sample_scene(generator: torch.Generator, config: WorldConfig = WorldConfig()) -> Scenes:
+    """A random scene, as a batch of one, fitted into the unit sphere over its whole clip."""
+    description = describe_scene(Dice(generator), config)
+    noise = torch.randn(2, len(description.parts), ROWS, COLUMNS, generator=generator)
+    return fit_unit_sphere(pack_description(description, noise))
+
+
+def sample_scenes(seeds: list[int], config: WorldConfig = WorldConfig()) -> Scenes:
+    """The scenes of seeds; a seed gives the same scene in any batch."""
+    return stack_scenes([sample_scene(generator_of(seed), config) for seed in seeds])
+
+
+def fit_unit_sphere(scenes: Scenes) -> Scenes:
+    """The scenes moved and scaled so that all their vertices, over the clip, just fit the unit sphere."""
+    times = torch.linspace(0, 1, BOUND_TIMES).expand(len(scenes), -1)
+    vertices = place_vertices(scenes, times)
+    owner = scenes.present.nonzero()[:, 0]
+    centres, scales = scenes.centres.clone(), scenes.scales.clone()
+    for i in range(len(scenes)):
+        points = vertices[owner == i].reshape(-1, 3)
+        centre = 0.5 * (points.amin(0) + points.amax(0))
+        radius = (points - centre).norm(dim=-1).amax()
+        centres[i] += centre * scales[i]
+        scales[i] *= radius
+    return Scenes(**{**vars(scenes), "centres": centres, "scales": scales})
+
+
+def sample_batch(
+    seeds: list[int],
+    input_views: int,
+    target_views_count: int,
+    size: int,
+    device: torch.device | str = "cpu",
+    config: WorldConfig = WorldConfig(),
+    setup: str | None = None,
+    samples: int = SAMPLES,
+) -> tuple[WorldViews, WorldViews]:
+    """Context and target views [scene, view] of the scenes of seeds, pictures of size x size.
+
+    setup: one of camera_sampling.SETUPS for the context's cameras; None draws one a scene.
+    """
+    scenes, poses, times, fovs = [], [], [], []
+    for seed in seeds:
+        generator = generator_of(seed)
+        scenes.append(sample_scene(generator, config))
+        dice = Dice(generator)
+        chosen = setup or dice.choose(SETUPS, SETUP_WEIGHTS)
+        context_poses, context_times, fov = context_views(dice, input_views, chosen)
+        target_poses, target_times = target_views(dice, target_views_count)
+        poses.append(context_poses + target_poses)
+        times.append(context_times + target_times)
+        fovs.append(fov)
+    cameras = make_cameras(poses, fovs, size, size).to(device)
+    seen = render(stack_scenes(scenes).to(device), cameras, views_tensor(times).to(device), samples)
+    return seen[:, :input_views], seen[:, input_views:]
+
+
+__all__ = ["Cameras", "Scenes", "WorldConfig", "WorldViews", "render", "sample_batch", "sample_scene", "sample_scenes"]
