@@ -1,0 +1,1 @@
+"""What leaves the library: pictures to look at, point clouds, viewers."""
