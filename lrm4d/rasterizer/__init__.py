@@ -25,8 +25,8 @@ def rasterize(
     """Pictures of Gaussians over a background color, differentiable by Gaussians and background.
 
     gaussians: batch shape [*batch]; cameras: [*batch, view], every scene before its own cameras; the rendering has the
-    cameras' batch shape. low_pass: added to the picture's covariance on its diagonal (pixels squared), so that nothing is
-    thinner than a pixel. compensate: lower the opacity by what the low-pass adds in area, sqrt(det before / det after).
+    cameras' batch shape. low_pass: added to the diagonal of the picture's covariance (pixels squared), so that nothing
+    is thinner than a pixel. compensate: lower the opacity by what the low-pass adds in area, sqrt(det before / after).
     backend: "reference" (PyTorch, any float type), "cpu" (C++, float32), "cuda" (gsplat, float32), or "auto".
 
     Gaussians that hold a number that is not finite are not drawn and get no gradient; so are those with z outside
@@ -41,15 +41,14 @@ def rasterize(
     if dtype in (torch.float16, torch.bfloat16):
         dtype = torch.float32  # depths would not sort
     values = (gaussians.means, gaussians.covariances, gaussians.opacities, gaussians.colors)
-    image, alpha, depth_sum = BACKENDS[backend](
+    image, alpha, depth = BACKENDS[backend](
         Gaussians3D(*(value.to(dtype) for value in values)),
         cameras.to(dtype),
         background.to(dtype),
         float(low_pass),
         bool(compensate),
     )
-    covered = alpha > 0
-    return Rendering(image, alpha, torch.where(covered, depth_sum / torch.where(covered, alpha, 1), 0))
+    return Rendering(image, alpha, depth)
 
 
 def choose_backend(gaussians: Gaussians3D) -> str:
@@ -71,8 +70,8 @@ def check(gaussians: Gaussians3D, cameras: Cameras, background: Tensor, low_pass
             raise ValueError(f"rasterize: {name} have shape {got}, expected {(*batch, *shape)} to fit the means.")
     if len(cameras.shape) != len(batch) + 1 or cameras.shape[:-1] != batch:
         raise ValueError(
-            f"rasterize: cameras have batch shape {tuple(cameras.shape)}, expected {tuple(batch)} (the Gaussians') and one "
-            "more dimension, the views; use cameras.reshape or expand."
+            f"rasterize: cameras have batch shape {tuple(cameras.shape)}, expected the Gaussians' {tuple(batch)} and "
+            "one more dimension, the views; use cameras.reshape or expand."
         )
     if cameras.width < 1 or cameras.height < 1:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Our own C++ operator (csrc/): found beside this file, or compiled once into the user's cache; its autograd and fakes."""
+"""Our own C++ operator (csrc/): found beside this file or compiled once into the user's cache; its gradient."""
 
 import functools
 import os
@@ -32,7 +32,7 @@ def find_operator() -> Path:
 
 @functools.cache
 def is_available() -> bool:
-    """Whether the operator could be loaded. The first call loads it, and warns once with the remedy where it cannot."""
+    """Whether the operator could be loaded. The first call loads it, or warns once and names the remedy."""
     try:
         torch.ops.load_library(str(find_operator()))
     except (RuntimeError, OSError) as error:
@@ -74,7 +74,7 @@ def fake_forward(
     return image, plane, torch.empty_like(plane), *states
 
 
-def fake_backward(grad_image, grad_alpha, grad_depth_sum, means, covariances, opacities, colors, *rest):
+def fake_backward(grad_image, grad_alpha, grad_depth, means, covariances, opacities, colors, *rest):
     """The shapes of rasterize_backward's results."""
     return tuple(x.new_empty(x.shape) for x in (means, covariances, opacities, colors))
 
@@ -83,15 +83,15 @@ def remember(ctx, inputs, output) -> None:
     """Keeps what the gradient needs."""
     *tensors, width, height, low_pass, compensate, _ = inputs
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*tensors, output[1], output[3], output[4])
+    ctx.save_for_backward(*tensors, *output[1:])
     ctx.settings = (width, height, low_pass, compensate)
 
 
-def differentiate(ctx, grad_image, grad_alpha, grad_depth_sum, grad_splats, grad_pairs):
+def differentiate(ctx, grad_image, grad_alpha, grad_depth, grad_splats, grad_pairs):
     """Gradients of Gaussians and background; cameras get none."""
-    *inputs, alpha, splats, pairs = ctx.saved_tensors
+    *inputs, alpha, depth, splats, pairs = ctx.saved_tensors
     gradients = torch.ops.lrm4d.rasterize_backward(
-        grad_image, grad_alpha, grad_depth_sum, *inputs, splats, pairs, *ctx.settings
+        grad_image, grad_alpha, grad_depth, *inputs, depth, splats, pairs, *ctx.settings
     )
     grad_background = None
     if ctx.needs_input_grad[6] and grad_image is not None:
@@ -102,11 +102,11 @@ def differentiate(ctx, grad_image, grad_alpha, grad_depth_sum, grad_splats, grad
 def rasterize(
     gaussians: Gaussians3D, cameras: Cameras, background: Tensor, low_pass: float, compensate: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Image [*batch, view, 3, h, w], alpha and sum of weight times depth [*batch, view, 1, h, w], float32."""
+    """Image [*batch, view, 3, h, w], alpha and depth [*batch, view, 1, h, w], float32."""
     inputs = (gaussians.means, gaussians.covariances, gaussians.opacities, gaussians.colors)
     poses = (cameras.world_to_camera.detach(), cameras.intrinsics.detach())
     keep = torch.is_grad_enabled() and any(x.requires_grad for x in (*inputs, background))
-    results = torch.ops.lrm4d.rasterize_forward(
+    image, alpha, depth, _, _ = torch.ops.lrm4d.rasterize_forward(
         *inputs, *poses, background, cameras.width, cameras.height, low_pass, compensate, keep
     )
-    return results[0], results[1], results[2]
+    return image, alpha, depth

@@ -1,7 +1,7 @@
 """gsplat's CUDA kernels behind our interface: the only import of gsplat.
 
-gsplat clamps alpha at 0.999 where we clamp at 0.99, leaves out the Gaussian that brings a pixel's transmittance below 1e-4,
-and knows no skew: pictures differ by 0.01 at most where opaque Gaussians overlap, by rounding elsewhere.
+gsplat clamps alpha at 0.999 where we clamp at 0.99, leaves out the Gaussian that brings a pixel's transmittance below
+1e-4, and knows no skew: pictures differ by 0.01 at most where opaque Gaussians overlap, by rounding elsewhere.
 """
 
 import functools
@@ -26,7 +26,7 @@ def is_available() -> bool:
 def rasterize(
     gaussians: Gaussians3D, cameras: Cameras, background: Tensor, low_pass: float, compensate: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Image [*batch, view, 3, h, w], alpha and sum of weight times depth [*batch, view, 1, h, w]; all in one launch."""
+    """Image [*batch, view, 3, h, w], alpha and depth [*batch, view, 1, h, w], in one launch."""
     import gsplat
 
     views = cameras.shape[-1]
@@ -53,9 +53,9 @@ def rasterize(
         eps2d=low_pass,
         packed=False,
         backgrounds=background.expand(scenes, views, 3),
-        render_mode="RGB+D",
+        render_mode="RGB+ED",
         rasterize_mode="antialiased" if compensate else "classic",
     )
-    image, depth_sum = picture.split([3, 1], dim=-1)
+    image, depth = picture.split([3, 1], dim=-1)
     shape = (*cameras.shape, -1, cameras.height, cameras.width)
-    return tuple(planes.movedim(-1, -3).reshape(shape) for planes in (image, alpha, depth_sum))
+    return tuple(planes.movedim(-1, -3).reshape(shape) for planes in (image, alpha, depth))

@@ -1,6 +1,7 @@
-"""The rasterizer in plain PyTorch: slow, of any float type, differentiable by autograd; what the others are tested against.
+"""The rasterizer in plain PyTorch: slow, of any float type, differentiable by autograd; the others are tested by it.
 
-Kerbl et al., "3D Gaussian Splatting for Real-Time Radiance Field Rendering" (2023), after Zwicker et al., "EWA Splatting".
+Kerbl et al., "3D Gaussian Splatting for Real-Time Radiance Field Rendering" (2023), after Zwicker et al., "EWA
+Splatting" (2002).
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ TILE = 16
 
 @dataclass(frozen=True)
 class Splats:
-    """Gaussians projected into one picture. means: pixels; covariances: pixels squared, with low-pass; depths: camera z."""
+    """Gaussians in one picture. means: pixels; covariances: pixels squared, low-pass included; depths: camera z."""
 
     means: Float[Tensor, "*batch n 2"]
     covariances: Float[Tensor, "*batch n 2 2"]
@@ -97,7 +98,7 @@ def blend(
 def rasterize_view(
     gaussians: Gaussians3D, cameras: Cameras, background: Tensor, low_pass: float, compensate: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Image [3, h, w], alpha [h, w] and sum of weight times depth [h, w] of one scene before one camera (no batch)."""
+    """Image [3, h, w], alpha [h, w] and depth [h, w] of one scene before one camera (no batch)."""
     width, height = cameras.width, cameras.height
     gaussians = select(gaussians, can_be_drawn(gaussians, cameras))
     splats = project_gaussians(
@@ -125,18 +126,19 @@ def rasterize_view(
             x, y = (torch.arange(int(n), dtype=reaches.dtype, device=reaches.device) + 0.5 for n in size)
             pixels = corner + torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).flatten(0, 1)
             alphas = pixel_alphas(splats.means[chosen], splats.covariances[chosen], opacities[chosen], pixels)
-            color, depth, left_over = blend(alphas, gaussians.colors[chosen], splats.depths[chosen])
+            color, depth_sum, left_over = blend(alphas, gaussians.colors[chosen], splats.depths[chosen])
             color = color + left_over[:, None] * background
-            tile = torch.cat([color, 1 - left_over[:, None], depth[:, None]], dim=-1)
+            tile = torch.cat([color, 1 - left_over[:, None], depth_sum[:, None]], dim=-1)
             row.append(tile.mT.unflatten(-1, (len(y), len(x))))
         rows.append(torch.cat(row, dim=-1))
     picture = torch.cat(rows, dim=-2)
-    return picture[:3], picture[3], picture[4]
+    alpha = picture[3]
+    return picture[:3], alpha, torch.where(alpha > 0, picture[4] / torch.where(alpha > 0, alpha, 1), 0)
 
 
 @torch.no_grad()
 def can_be_drawn(gaussians: Gaussians3D, camera: Cameras) -> Tensor:
-    """Which Gaussians [n] have only finite numbers, are not transparent, and lie between the near and the far plane."""
+    """Which Gaussians [n] hold only finite numbers, are not transparent, and lie between near and far plane."""
     values = (gaussians.means, gaussians.covariances, gaussians.opacities[:, None], gaussians.colors)
     finite = torch.cat(values, dim=-1).isfinite().all(-1)
     world_to_camera = camera.world_to_camera
@@ -154,7 +156,7 @@ def select(gaussians: Gaussians3D, index: Tensor) -> Gaussians3D:
 def rasterize(
     gaussians: Gaussians3D, cameras: Cameras, background: Tensor, low_pass: float, compensate: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Image [*batch, view, 3, h, w], alpha and sum of weight times depth [*batch, view, 1, h, w]; one view at a time."""
+    """Image [*batch, view, 3, h, w], alpha and depth [*batch, view, 1, h, w]; view by view."""
     views = cameras.shape[-1]
     scenes = gaussians.means.flatten(0, -3).shape[0] if gaussians.shape else 1
     flat = [
@@ -173,6 +175,6 @@ def rasterize(
     if not pictures:
         empty = gaussians.means.new_empty
         return empty(*cameras.shape, 3, *size), empty(*cameras.shape, 1, *size), empty(*cameras.shape, 1, *size)
-    image, alpha, depth_sum = (torch.stack(planes) for planes in zip(*pictures, strict=True))
+    image, alpha, depth = (torch.stack(planes) for planes in zip(*pictures, strict=True))
     shape = (*cameras.shape, -1, *size)
-    return image.reshape(shape), alpha.reshape(shape), depth_sum.reshape(shape)
+    return image.reshape(shape), alpha.reshape(shape), depth.reshape(shape)

@@ -14,7 +14,7 @@ MIN_ALPHA = 1 / 255
 MAX_ALPHA = 0.99
 """Alpha is clamped to this (gsplat's CUDA kernels: 0.999)."""
 MIN_TRANSMITTANCE = 1e-4
-"""A pixel is finished once less light than this passes; the Gaussian that does it is still drawn (gsplat leaves it out)."""
+"""A pixel is finished once less light than this passes; the Gaussian that does it is still drawn (gsplat omits it)."""
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,10 @@ void blend(const Frame& frame, int tile, const float* background, bool keep, con
     for (int lane = 0; lane < LANES; ++lane) last[r * LANES + lane] = INT32_MAX;
   }
 
-  int alive = (1 << place_.height) - 1;  // rows that still let light through
   const int begin = frame.tile_start[tile], end = frame.tile_start[tile + 1];
+  // Depth is summed from the first splat's: 1 - transmittance has few digits where alpha is small.
+  const float first_z = begin < end ? frame.splats[frame.pairs[begin]].z : 0.0f;
+  int alive = (1 << place_.height) - 1;  // rows that still let light through
   int pair = begin;
   for (; pair < end && alive != 0; ++pair) {
     if (pair + 4 < end) __builtin_prefetch(&frame.splats[frame.pairs[pair + 4]]);
@@ -77,7 +79,7 @@ void blend(const Frame& frame, int tile, const float* background, bool keep, con
       store(red + r * LANES, load(red + r * LANES) + weight * s.red);
       store(green + r * LANES, load(green + r * LANES) + weight * s.green);
       store(blue + r * LANES, load(blue + r * LANES) + weight * s.blue);
-      store(depth + r * LANES, load(depth + r * LANES) + weight * s.z);
+      store(depth + r * LANES, load(depth + r * LANES) + weight * (s.z - first_z));
       const Ints dark = after < floats(MIN_TRANSMITTANCE);
       const int finished = lane_bits(dark & active);
       if (finished != 0) {
@@ -104,7 +106,7 @@ void blend(const Frame& frame, int tile, const float* background, bool keep, con
       out.image[o + plane] = green[i] + left[i] * background[1];
       out.image[o + 2 * plane] = blue[i] + left[i] * background[2];
       out.alpha[o] = 1.0f - left[i];
-      out.depth_sum[o] = depth[i];
+      out.depth[o] = left[i] < 1.0f ? first_z + depth[i] / (1.0f - left[i]) : 0.0f;
     }
   }
 }
@@ -119,22 +121,27 @@ INLINE void load_plane(const float* plane, const Tile& t, int width, float* to) 
 // pair_sums[pair] = sums over the pair's pixels of g (1, u, v, uu, uv, vv), then the gradients of red, green, blue, z;
 // g is the gradient of the loss by ln(alpha). Pairs that touched nothing are left unwritten.
 template <bool WITH_DEPTH>
-INLINE void blend_backward_tile(const Frame& frame, int tile, const float* background, const Planes& gradients,
-                                float* pair_sums) {
+INLINE void blend_backward_tile(const Frame& frame, int tile, const float* background, const float* depth,
+                                const Planes& gradients, float* pair_sums) {
   const Tile place_ = place(frame, tile);
   const int64_t plane = (int64_t)frame.camera.width * frame.camera.height;
   const int width = frame.camera.width;
-  alignas(32) float red[TILE_PIXELS], green[TILE_PIXELS], blue[TILE_PIXELS], depth[TILE_PIXELS], alpha_[TILE_PIXELS];
+  alignas(32) float red[TILE_PIXELS], green[TILE_PIXELS], blue[TILE_PIXELS], alpha_[TILE_PIXELS];
+  alignas(32) float mean_z[TILE_PIXELS], by_z[TILE_PIXELS];  // depth, and the gradient by a weight's z - depth
   alignas(32) float left[TILE_PIXELS], behind[TILE_PIXELS];  // behind: what the loss gets from all that lies behind
   const float* image = gradients.image;
   load_plane(image, place_, width, red);
   load_plane(image ? image + plane : nullptr, place_, width, green);
   load_plane(image ? image + 2 * plane : nullptr, place_, width, blue);
   load_plane(gradients.alpha, place_, width, alpha_);
-  if (WITH_DEPTH) load_plane(gradients.depth_sum, place_, width, depth);
   memcpy(left, frame.transmittance + (int64_t)tile * TILE_PIXELS, sizeof(left));
   for (int i = 0; i < TILE_PIXELS; ++i)
     behind[i] = left[i] * (red[i] * background[0] + green[i] * background[1] + blue[i] * background[2] - alpha_[i]);
+  if (WITH_DEPTH) {
+    load_plane(depth, place_, width, mean_z);
+    load_plane(gradients.depth, place_, width, by_z);
+    for (int i = 0; i < TILE_PIXELS; ++i) by_z[i] = left[i] < 1.0f ? by_z[i] / (1.0f - left[i]) : 0.0f;
+  }
   const int32_t* last = frame.last + (int64_t)tile * TILE_PIXELS;
 
   const int begin = frame.tile_start[tile], end = frame.tile_start[tile + 1];
@@ -144,7 +151,7 @@ INLINE void blend_backward_tile(const Frame& frame, int tile, const float* backg
     if (touched == 0) continue;
     const Splat& s = frame.splats[frame.pairs[pair]];
     const Floats u_of_columns = (place_.columns - s.x) * s.ux;
-    Floats sums[8] = {}, blue_sum = {}, depth_sum = {};
+    Floats sums[8] = {}, blue_sum = {}, z_sum = {};
     for (; touched != 0; touched &= touched - 1) {
       const int r = __builtin_ctz(touched), i = r * LANES;
       const Row row = whiten(s, u_of_columns, place_.y + r + 0.5f);
@@ -156,7 +163,7 @@ INLINE void blend_backward_tile(const Frame& frame, int tile, const float* backg
       const Floats inverse = 1.0f / (1.0f - alpha);
       const Floats before = load(left + i) * inverse, weight = alpha * before, rest = load(behind + i);
       Floats seen = s.red * g_red + s.green * g_green + s.blue * g_blue;
-      if (WITH_DEPTH) seen += s.z * load(depth + i);
+      if (WITH_DEPTH) seen += (s.z - load(mean_z + i)) * load(by_z + i);
       store(left + i, before);
       store(behind + i, rest + weight * seen);
       const Floats g = zero_unless(raw <= floats(MAX_ALPHA), raw * (before * seen - rest * inverse));
@@ -170,20 +177,21 @@ INLINE void blend_backward_tile(const Frame& frame, int tile, const float* backg
       sums[6] += weight * g_red;
       sums[7] += weight * g_green;
       blue_sum += weight * g_blue;
-      if (WITH_DEPTH) depth_sum += weight * load(depth + i);
+      if (WITH_DEPTH) z_sum += weight * load(by_z + i);
     }
     float* to = pair_sums + (int64_t)pair * SUMS;
     store(to, sum_of_each(sums));
     to[8] = sum(blue_sum);
-    to[9] = WITH_DEPTH ? sum(depth_sum) : 0.0f;
+    to[9] = WITH_DEPTH ? sum(z_sum) : 0.0f;
   }
 }
 
-void blend_backward(const Frame& frame, int tile, const float* background, const Planes& gradients, float* pair_sums) {
-  if (gradients.depth_sum != nullptr)
-    blend_backward_tile<true>(frame, tile, background, gradients, pair_sums);
+void blend_backward(const Frame& frame, int tile, const float* background, const float* depth, const Planes& gradients,
+                    float* pair_sums) {
+  if (gradients.depth != nullptr)
+    blend_backward_tile<true>(frame, tile, background, depth, gradients, pair_sums);
   else
-    blend_backward_tile<false>(frame, tile, background, gradients, pair_sums);
+    blend_backward_tile<false>(frame, tile, background, depth, gradients, pair_sums);
 }
 
 }  // namespace

@@ -63,7 +63,7 @@ struct Frame {
 
 // One picture's planes, or their gradients; a null gradient is zero.
 struct Planes {
-  float *image, *alpha, *depth_sum;  // [3, h, w], [h, w], [h, w]
+  float *image, *alpha, *depth;      // [3, h, w], [h, w], [h, w]
 };
 
 // The stages, once an instruction set. `keep`: write rows, transmittance and last.
@@ -72,7 +72,8 @@ struct Kernels {
   // Projects Gaussians [begin, end) into splats (depth in z, bounding box, first_slot unset); returns how many can be seen.
   int64_t (*project)(const Camera&, const Gaussians&, int64_t begin, int64_t end, Splat* splats);
   void (*blend)(const Frame&, int tile, const float* background, bool keep, const Planes& out);
-  void (*blend_backward)(const Frame&, int tile, const float* background, const Planes& gradients, float* pair_sums);
+  void (*blend_backward)(const Frame&, int tile, const float* background, const float* depth, const Planes& gradients,
+                         float* pair_sums);
   // Adds the gradients of splats [begin, end) to those of their Gaussians.
   void (*project_backward)(const Frame&, int64_t begin, int64_t end, const float* pair_sums, const Gradients&);
 };

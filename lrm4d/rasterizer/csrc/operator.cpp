@@ -108,17 +108,17 @@ struct Batch {
   }
 };
 
-std::vector<Planes> planes_of(float* image, float* alpha, float* depth_sum, int64_t pictures, int64_t pixels) {
+std::vector<Planes> planes_of(float* image, float* alpha, float* depth, int64_t pictures, int64_t pixels) {
   std::vector<Planes> planes;
   for (int64_t i = 0; i < pictures; ++i)
     planes.push_back({image ? image + i * 3 * pixels : nullptr, alpha ? alpha + i * pixels : nullptr,
-                      depth_sum ? depth_sum + i * pixels : nullptr});
+                      depth ? depth + i * pixels : nullptr});
   return planes;
 }
 
 Tensor bytes(const Tensor& like, int64_t count) { return torch::stable::new_empty(like, {count}, ScalarType::Byte); }
 
-// (image, alpha, depth sum, splats, pairs): the last two are for the backward, and mean nothing outside.
+// (image, alpha, depth, splats, pairs): the last two are for the backward, and mean nothing outside.
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> forward(
     Tensor means, Tensor covariances, Tensor opacities, Tensor colors, Tensor world_to_camera, Tensor intrinsics,
     Tensor background, int64_t width, int64_t height, double low_pass, bool compensate, bool keep) {
@@ -132,8 +132,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> forward(
   shape.insert(shape.end(), {3, height, width});
   Tensor image = torch::stable::new_empty(means, shape);
   shape[shape.size() - 3] = 1;
-  Tensor alpha = torch::stable::new_empty(means, shape), depth_sum = torch::stable::new_empty(means, shape);
-  if (pictures == 0) return {image, alpha, depth_sum, bytes(means, 0), bytes(means, 0)};
+  Tensor alpha = torch::stable::new_empty(means, shape), depth = torch::stable::new_empty(means, shape);
+  if (pictures == 0) return {image, alpha, depth, bytes(means, 0), bytes(means, 0)};
 
   Unsorted unsorted;
   project_and_sort(frames, kernels, unsorted);
@@ -163,15 +163,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> forward(
   const Tensor dense_background = torch::stable::contiguous(background);
   blend_all(frames, kernels, (const float*)dense_background.const_data_ptr(), keep,
             planes_of((float*)image.mutable_data_ptr(), (float*)alpha.mutable_data_ptr(),
-                      (float*)depth_sum.mutable_data_ptr(), pictures, width * height));
-  return {image, alpha, depth_sum, splats, pairs};
+                      (float*)depth.mutable_data_ptr(), pictures, width * height));
+  return {image, alpha, depth, splats, pairs};
 }
 
 // Gradients of (means, covariances, opacities, colors), each of its input's shape.
 std::tuple<Tensor, Tensor, Tensor, Tensor> backward(
-    MaybeTensor grad_image, MaybeTensor grad_alpha, MaybeTensor grad_depth_sum, Tensor means, Tensor covariances,
-    Tensor opacities, Tensor colors, Tensor world_to_camera, Tensor intrinsics, Tensor background, Tensor splats,
-    Tensor pairs, int64_t width, int64_t height, double low_pass, bool compensate) {
+    MaybeTensor grad_image, MaybeTensor grad_alpha, MaybeTensor grad_depth, Tensor means, Tensor covariances,
+    Tensor opacities, Tensor colors, Tensor world_to_camera, Tensor intrinsics, Tensor background, Tensor depth,
+    Tensor splats, Tensor pairs, int64_t width, int64_t height, double low_pass, bool compensate) {
   const Kernels& kernels = choose_kernels();
   Batch batch(means, covariances, opacities, colors, world_to_camera, intrinsics, {width, height, low_pass, compensate});
   std::vector<Frame>& frames = batch.frames;
@@ -201,13 +201,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(
 
   Tensor dense[3];
   float* planes[3];
-  MaybeTensor* given[3] = {&grad_image, &grad_alpha, &grad_depth_sum};
+  MaybeTensor* given[3] = {&grad_image, &grad_alpha, &grad_depth};
   for (int i = 0; i < 3; ++i) {
     if (given[i]->has_value()) dense[i] = torch::stable::contiguous(given[i]->value());
     planes[i] = given[i]->has_value() ? (float*)dense[i].const_data_ptr() : nullptr;
   }
   const Tensor dense_background = torch::stable::contiguous(background);
-  run_backward(frames, kernels, (const float*)dense_background.const_data_ptr(),
+  run_backward(frames, kernels, (const float*)dense_background.const_data_ptr(), (const float*)depth.const_data_ptr(),
                planes_of(planes[0], planes[1], planes[2], pictures, width * height), batch.views, gradients);
   return {out[0], out[1], out[2], out[3]};
 }
@@ -218,11 +218,11 @@ STABLE_TORCH_LIBRARY(lrm4d, m) {
   m.def(
       "rasterize_forward(Tensor means, Tensor covariances, Tensor opacities, Tensor colors, Tensor world_to_camera, "
       "Tensor intrinsics, Tensor background, int width, int height, float low_pass, bool compensate, bool keep) -> "
-      "(Tensor image, Tensor alpha, Tensor depth_sum, Tensor splats, Tensor pairs)");
+      "(Tensor image, Tensor alpha, Tensor depth, Tensor splats, Tensor pairs)");
   m.def(
-      "rasterize_backward(Tensor? grad_image, Tensor? grad_alpha, Tensor? grad_depth_sum, Tensor means, "
+      "rasterize_backward(Tensor? grad_image, Tensor? grad_alpha, Tensor? grad_depth, Tensor means, "
       "Tensor covariances, Tensor opacities, Tensor colors, Tensor world_to_camera, Tensor intrinsics, "
-      "Tensor background, Tensor splats, Tensor pairs, int width, int height, float low_pass, bool compensate) -> "
+      "Tensor background, Tensor depth, Tensor splats, Tensor pairs, int width, int height, float low_pass, bool compensate) -> "
       "(Tensor, Tensor, Tensor, Tensor)");
 }
 

@@ -183,14 +183,15 @@ inline void blend_all(const std::vector<Frame>& frames, const Kernels& kernels, 
 
 // gradients: one a picture for its planes, out: one a scene; `views` pictures in a row share a scene.
 inline void run_backward(const std::vector<Frame>& frames, const Kernels& kernels, const float* background,
-                         const std::vector<Planes>& gradients, int64_t views, const std::vector<Gradients>& out) {
+                         const float* depth, const std::vector<Planes>& gradients, int64_t views, const std::vector<Gradients>& out) {
   const int64_t tiles = frames[0].tiles_x * frames[0].tiles_y;
+  const int64_t pixels = (int64_t)frames[0].camera.width * frames[0].camera.height;
   std::vector<int64_t> first_pair{0};
   for (const Frame& f : frames) first_pair.push_back(first_pair.back() + f.pair_count);
   std::vector<float> pair_sums(first_pair.back() * SUMS);
   in_parallel(frames.size() * tiles, [&](int64_t task) {
     const int64_t picture = task / tiles;
-    kernels.blend_backward(frames[picture], task % tiles, background, gradients[picture],
+    kernels.blend_backward(frames[picture], task % tiles, background, depth + picture * pixels, gradients[picture],
                            pair_sums.data() + first_pair[picture] * SUMS);
   });
   // Views of one scene add to the same Gaussians: one after the other.
