@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 from data_tools.motion import chain_frames, evaluate_waves, rotate_about_axes, spine_frames
 from data_tools.rasterize_triangles import rasterize_triangles
 from data_tools.scenes import Scenes
-from data_tools.shapes import COLUMNS, ROWS, grid_faces
+from data_tools.shapes import COLUMNS, ROWS, grid_corners, grid_faces
 from data_tools.textures import shade_textures
 from lrm4d.cameras import Cameras
 from lrm4d.views import Views
@@ -114,50 +114,55 @@ def render(scenes: Scenes, cameras: Cameras, times: Float[Tensor, "scene view"],
             f"render: {len(scenes)} scenes, cameras {tuple(cameras.shape)} and times {tuple(times.shape)}; expected "
             "cameras and times of the same shape [scene, view]."
         )
+    # Exact velocities: the derivative is carried forward through all that moves.
+    vertices, velocities = torch.func.jvp(
+        lambda t: place_vertices(scenes, t), (times,), (torch.ones_like(times),)
+    )
     count = times.shape[1] * cameras.height * cameras.width * samples**2
-    limit = 2**28 if times.device.type == "cuda" else 2**23
+    limit = 2**28 if times.device.type == "cuda" else 2**21  # on the CPU: what stays in the cache
     chunk = max(1, limit // count)
-    done = [
-        _render_chunk(scenes[i : i + chunk], cameras[i : i + chunk], times[i : i + chunk], samples)
-        for i in range(0, len(scenes), chunk)
-    ]
+    parts = [0, *scenes.present.sum(1).cumsum(0).tolist()]
+    done = []
+    for i in range(0, len(scenes), chunk):
+        j = min(i + chunk, len(scenes))
+        here = slice(parts[i], parts[j])
+        done.append(_draw(scenes[i:j], cameras[i:j], vertices[here], velocities[here], samples))
     rgba, depths, hits, flows = (torch.cat(values) for values in zip(*done, strict=True))
     views = Views(rgba[:, :, :3], rgba[:, :, 3:], cameras, times)
     return WorldViews(views, depths, hits, flows)
 
 
-def _render_chunk(scenes: Scenes, cameras: Cameras, times: Tensor, samples: int) -> tuple[Tensor, ...]:
-    vertices, velocities = torch.func.jvp(
-        lambda t: place_vertices(scenes, t), (times,), (torch.ones_like(times),)
-    )
-    owner = scenes.present.nonzero()[:, 0]
-    views, (height, width) = times.shape[1], (cameras.height, cameras.width)
-    faces = grid_faces(times.device)
+def _draw(
+    scenes: Scenes, cameras: Cameras, vertices: Tensor, velocities: Tensor, samples: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """RGBA, depth, hits and flow [scene, view, channel, height, width] of vertices [part, view, vertex, 3]."""
+    owner, device = scenes.present.nonzero()[:, 0], vertices.device
+    views, height, width = vertices.shape[1], cameras.height, cameras.width
+    faces = grid_faces(device)
     projected = _project(cameras, owner, vertices, samples)
-    pictures = (owner[:, None] * views + torch.arange(views, device=times.device))[:, :, None]
+    pictures = (owner[:, None] * views + torch.arange(views, device=device))[:, :, None]
     pictures = pictures.expand(-1, -1, len(faces)).flatten()
-    corners = projected[:, :, faces].flatten(0, 2)
+    corners = grid_corners(projected).flatten(0, 2)
     hit = rasterize_triangles(corners, pictures, len(scenes) * views, height * samples, width * samples)
 
     part_view, face = torch.div(hit.triangles, len(faces), rounding_mode="floor"), hit.triangles % len(faces)
     part = torch.div(part_view, views, rounding_mode="floor")
-    light = _shade(scenes, owner, vertices, faces).flatten(0, 2)[hit.triangles]
+    light = _shade(scenes, owner, vertices).flatten(0, 2)[hit.triangles]
     albedo = _albedo(scenes, part, face, faces, hit.weights)
     colours = (albedo * (light * hit.weights).sum(-1, keepdim=True)).clamp(0, 1)
 
     x, y = hit.index % (width * samples), torch.div(hit.index, width * samples, rounding_mode="floor")
     pixel = torch.div(y, samples, rounding_mode="floor") * width + torch.div(x, samples, rounding_mode="floor")
-    total = torch.zeros(len(scenes) * views * height * width, 4, device=times.device)
+    total = torch.zeros(len(scenes) * views * height * width, 4, device=device)
     total.index_add_(0, pixel, torch.cat([colours, torch.ones_like(colours[:, :1])], dim=-1))
     rgba = torch.cat([total[:, :3] / total[:, 3:].clamp(min=1), total[:, 3:] / samples**2], dim=-1)
 
     middle = samples // 2
     centre = ((x % samples == middle) & (y % samples == middle)).nonzero()[:, 0]
-    geometry = torch.zeros(len(total), 5, device=times.device)
+    geometry = torch.zeros(len(total), 5, device=device)
     ends = velocities.flatten(0, 1)[part_view[centre, None], faces[face[centre]]]
     flow = (ends * hit.weights[centre, :, None]).sum(1)
-    seen = torch.cat([hit.depth[centre, None], torch.ones_like(flow[:, :1]), flow], dim=-1)
-    geometry[pixel[centre]] = seen
+    geometry[pixel[centre]] = torch.cat([hit.depth[centre, None], torch.ones_like(flow[:, :1]), flow], dim=-1)
 
     def picture(values: Tensor) -> Tensor:
         return values.unflatten(0, (len(scenes), views, height, width)).movedim(-1, 2)
@@ -175,9 +180,9 @@ def _project(cameras: Cameras, owner: Tensor, vertices: Tensor, samples: int) ->
     return torch.cat([samples * flat[..., :2] / depth.clamp(min=1e-3), depth], dim=-1)
 
 
-def _shade(scenes: Scenes, owner: Tensor, vertices: Tensor, faces: Tensor) -> Tensor:
+def _shade(scenes: Scenes, owner: Tensor, vertices: Tensor) -> Tensor:
     """The light [part, view, face, corner] that falls on every triangle's corners."""
-    a, b, c = (vertices[:, :, faces[:, i]] for i in range(3))
+    a, b, c = grid_corners(vertices).unbind(-2)
     normals = torch.linalg.cross(b - a, c - a, dim=-1)
     flat = _light(scenes, owner, normals)[..., None].expand(-1, -1, -1, 3)
     smooth = scenes.smooth[scenes.present].nonzero()[:, 0]
@@ -196,7 +201,7 @@ def _shade(scenes: Scenes, owner: Tensor, vertices: Tensor, faces: Tensor) -> Te
     )
     both = torch.cat([first[:, :, None], both[:, :, 1:-1], last[:, :, None]], dim=2).flatten(2, 3)
     light = flat.clone()
-    light[smooth] = _light(scenes, owner[smooth], both)[:, :, faces]
+    light[smooth] = grid_corners(_light(scenes, owner[smooth], both)[..., None])[..., 0]
     return light
 
 
@@ -209,6 +214,10 @@ def _light(scenes: Scenes, owner: Tensor, normals: Tensor) -> Tensor:
 def _albedo(scenes: Scenes, part: Tensor, face: Tensor, faces: Tensor, weights: Tensor) -> Tensor:
     """The texture's colour at samples [n, 3] of present parts."""
     here = scenes.present
+    kinds = scenes.texture_kinds[here]
+    colours = scenes.texture_colours[here][:, 0][part]
+    index = kinds[part].nonzero()[:, 0]  # the others are flat, and most are
+    part, face, weights = part[index], face[index], weights[index]
     heights = scenes.row_heights[here]
     spine = torch.stack([torch.zeros_like(heights), torch.zeros_like(heights), heights], dim=-1)
     rest = (scenes.offsets[here] + spine[:, :, None]).flatten(1, 2)
@@ -217,8 +226,8 @@ def _albedo(scenes: Scenes, part: Tensor, face: Tensor, faces: Tensor, weights: 
     unit = axes[:, 0].norm(dim=-1)
     points = (ends[part[:, None], faces[face]] * weights[..., None]).sum(1)
     low, high = (spans * unit[:, None])[part].unbind(-1)
-    return shade_textures(
-        scenes.texture_kinds[here][part],
+    colours[index] = shade_textures(
+        kinds[part],
         scenes.texture_colours[here][part],
         points + scenes.texture_offsets[here][part],
         ((points[:, 0] - low) / (high - low).clamp(min=1e-6)).clamp(0, 1),
@@ -226,3 +235,4 @@ def _albedo(scenes: Scenes, part: Tensor, face: Tensor, faces: Tensor, weights: 
         scenes.texture_thresholds[here][part],
         scenes.texture_seeds[here][part],
     )
+    return colours
