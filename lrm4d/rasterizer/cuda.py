@@ -6,10 +6,12 @@ gsplat clamps alpha at 0.999 where we clamp at 0.99, leaves out the Gaussian tha
 
 import functools
 
+import torch
 from torch import Tensor
 
 from lrm4d.cameras import Cameras
 from lrm4d.gaussians3d import Gaussians3D, unpack_symmetric
+from lrm4d.rasterizer import reference
 from lrm4d.rasterizer.rendering import FAR, NEAR
 
 
@@ -29,13 +31,11 @@ def rasterize(
     """Image [*batch, view, 3, h, w], alpha and depth [*batch, view, 1, h, w], in one launch."""
     import gsplat
 
+    if 0 in cameras.shape or gaussians.means.shape[-2] == 0:
+        return reference.rasterize(gaussians, cameras, background, low_pass, compensate)
     views = cameras.shape[-1]
     scenes = cameras.shape[:-1].numel()
-    flat = [
-        value.reshape(scenes, *value.shape[len(gaussians.shape) :])
-        for value in (gaussians.means, gaussians.covariances, gaussians.opacities, gaussians.colors)
-    ]
-    means, covariances, opacities, colors = flat
+    means, covariances, opacities, colors = finite_or_nothing(gaussians, scenes)
     world_to_camera = cameras.world_to_camera.reshape(scenes, views, 4, 4)
     picture, alpha, _ = gsplat.rasterization(
         means=means,
@@ -59,3 +59,12 @@ def rasterize(
     image, depth = picture.split([3, 1], dim=-1)
     shape = (*cameras.shape, -1, cameras.height, cameras.width)
     return tuple(planes.movedim(-1, -3).reshape(shape) for planes in (image, alpha, depth))
+
+
+def finite_or_nothing(gaussians: Gaussians3D, scenes: int) -> list[Tensor]:
+    """Means, covariances, opacities and colors [scenes, n, ...]; all zero for a Gaussian with a number not finite."""
+    values = (gaussians.means, gaussians.covariances, gaussians.opacities[..., None], gaussians.colors)
+    flat = [value.reshape(scenes, *value.shape[-2:]) for value in values]
+    finite = torch.cat(flat, dim=-1).isfinite().all(-1, keepdim=True)
+    means, covariances, opacities, colors = (torch.where(finite, value, 0) for value in flat)
+    return [means, covariances, opacities[..., 0], colors]
