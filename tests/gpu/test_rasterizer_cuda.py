@@ -1,4 +1,4 @@
-"""gsplat behind our interface gives our pictures and gradients. Needs a GPU and gsplat, which compiles at first use."""
+"""gsplat behind our interface gives our pictures and gradients. Needs a GPU and gsplat (compiled at first use)."""
 
 import sys
 from pathlib import Path
