@@ -110,8 +110,9 @@ def _read_file(path: Path, split: str, object_in_unit_sphere: bool) -> list[Fram
     if problems:
         raise SceneError(path, problems)
     names = [_find_picture(path.parent, entry["file_path"]) for entry in entries]
-    size = _check_sizes(path, names, content)
-    cameras = _make_cameras(path, {**content, **entries[0]}, [entry["transform_matrix"] for entry in entries], size)
+    lens = {**content, **entries[0]}
+    size = _check_sizes(path, names, lens)
+    cameras = _make_cameras(lens, [entry["transform_matrix"] for entry in entries], size)
     if object_in_unit_sphere:
         problems = check_placement(cameras, names)
         if problems:
@@ -178,7 +179,7 @@ def _find_picture(folder: Path, file_path: str) -> str:
     return next((name for name in candidates if (folder / name).is_file()), candidates[0])
 
 
-def _check_sizes(path: Path, names: Sequence[str], content: dict[str, Any]) -> tuple[int, int]:
+def _check_sizes(path: Path, names: Sequence[str], lens: dict[str, Any]) -> tuple[int, int]:
     """Every picture's existence and size, from the headers; the size that they share."""
     missing = [name for name in names if not (path.parent / name).is_file()]
     if missing:
@@ -192,7 +193,7 @@ def _check_sizes(path: Path, names: Sequence[str], content: dict[str, Any]) -> t
     with ThreadPoolExecutor(THREADS) as pool:
         sizes = list(pool.map(lambda name: picture_size(path.parent / name), names))
     usual = Counter(sizes).most_common(1)[0][0]
-    declared = (int(content.get("w", usual[0])), int(content.get("h", usual[1])))
+    declared = (int(lens.get("w") or usual[0]), int(lens.get("h") or usual[1]))
     problems = [
         f"{name}: wrong size: the picture is {size[0]} x {size[1]} pixels, expected {declared[0]} x {declared[1]}. "
         "Resize it, or correct w, h and the intrinsics."
@@ -204,7 +205,7 @@ def _check_sizes(path: Path, names: Sequence[str], content: dict[str, Any]) -> t
     return declared
 
 
-def _make_cameras(path: Path, lens: dict[str, Any], matrices: list[Any], size: tuple[int, int]) -> Cameras:
+def _make_cameras(lens: dict[str, Any], matrices: list[Any], size: tuple[int, int]) -> Cameras:
     width, height = size
     # nerfstudio's focal length is exact; the angle beside it is often rounded, so the focal length goes first.
     fl_x = lens.get("fl_x") or 0.5 * width / math.tan(lens["camera_angle_x"] / 2)

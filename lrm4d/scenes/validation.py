@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import normalize
 
-from lrm4d.cameras import Cameras, convert_opengl_opencv, nearest_points_to_world_origin
+from lrm4d.cameras import Cameras, convert_opengl_opencv, nearest_points_to_world_origin, project, unproject
 
 ROTATION_TOLERANCE = 1e-3
 SHOWN_PROBLEMS = 8
@@ -135,8 +136,16 @@ def check_placement(cameras: Cameras, names: Sequence[str]) -> list[str]:
 
 
 def sees_unit_sphere(cameras: Cameras) -> Bool[Tensor, "*batch"]:
-    """Whether any of a 16 x 16 grid of a camera's rays meets the unit sphere ahead of the camera."""
+    """Whether any of a camera's rays meets the unit sphere ahead of the camera.
+
+    Tried are a grid of 16 x 16 rays, and the ray towards the sphere's centre, moved into the picture if it is outside.
+    """
     origins, directions = cameras.resize(16, 16).rays()
+    centre, _ = project(cameras, torch.zeros_like(cameras.origins))
+    size = centre.new_tensor([cameras.width, cameras.height])
+    centre = torch.minimum(centre.nan_to_num().clamp(min=0), size)
+    towards = normalize(unproject(cameras, centre, torch.ones_like(centre[..., 0])) - cameras.origins, dim=-1)
+    directions = torch.cat([directions.flatten(-3, -2), towards[..., None, :]], dim=-2)[..., None, :]
     nearest = nearest_points_to_world_origin(origins, directions)
     ahead = -(origins * directions).sum(-1) > 0
     return (ahead & (nearest.norm(dim=-1) < 1)).flatten(-2).any(-1)
