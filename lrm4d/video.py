@@ -1,8 +1,5 @@
 """Frames <-> video files, through PyAV (mp4) and Pillow (gif); no external program is needed."""
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,6 +9,8 @@ import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
+
+from lrm4d.checkpoint import atomic_path
 
 MP4_CODECS = ("libx264", "libopenh264", "mpeg4")
 """Encoders, best first: the first two make h264, which every player and browser shows; mpeg4 is always there."""
@@ -41,7 +40,7 @@ def write_video(
     writers = {".mp4": _write_mp4, ".gif": _write_gif}
     if path.suffix.lower() not in writers:
         raise ValueError(f"{path}: '{path.suffix}' is not a video this writes; name it .mp4 or .gif.")
-    with _replacing(path) as temporary:
+    with atomic_path(path) as temporary:
         writers[path.suffix.lower()](temporary, pictures, frames_per_second)
 
 
@@ -106,15 +105,3 @@ def _write_gif(path: Path, pictures: np.ndarray, frames_per_second: float) -> No
     images = [Image.fromarray(picture).quantize(256, dither=Image.Dither.NONE) for picture in pictures]
     duration = max(20, round(100 / frames_per_second) * 10)
     images[0].save(path, format="GIF", save_all=True, append_images=images[1:], duration=duration, loop=0)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside the path that takes its place when all went well, and is gone otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -75,7 +75,8 @@ def test_a_saved_scene_comes_back(tmp_path):
     torch.testing.assert_close(back.times, views.times.flip(0))
     torch.testing.assert_close(back.cameras.camera_to_world, views.cameras.camera_to_world.flip(0))
     torch.testing.assert_close(back.cameras.intrinsics, views.cameras.intrinsics.flip(0))
-    assert not list(tmp_path.rglob("*.tmp"))
+    assert {path.name for path in tmp_path.iterdir()} == {"images", "transforms.json"}
+    assert len(list((tmp_path / "images").iterdir())) == len(paths)
 
 
 def test_axes_are_opengl_in_the_file_and_opencv_in_memory(tmp_path):

@@ -11,6 +11,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from lrm4d.checkpoint import atomic_path
+
 THREADS = min(8, (os.cpu_count() or 1) * 2)
 WHITE_TOLERANCE = 6 / 255
 """How far from pure white, in any channel, a background pixel may be; JPEG moves white by a few levels."""
@@ -64,10 +66,8 @@ def alpha_from_white(images: Float[Tensor, "*batch 3 height width"]) -> Float[Te
 def save_picture(path: Path, image: Float[Tensor, "channel height width"]) -> None:
     """Write RGB or RGBA (3 or 4 channels, clamped to [0, 1]) as an 8-bit PNG, atomically; makes the folder."""
     pixels = (image.detach().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    Image.fromarray(pixels).save(temporary, format="PNG", compress_level=4)
-    os.replace(temporary, path)
+    with atomic_path(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG", compress_level=4)
 
 
 def save_pictures(paths: Sequence[Path], images: Float[Tensor, "picture channel height width"]) -> None:

@@ -7,7 +7,6 @@ there. Distorted and fisheye pictures are refused: undistort them first.
 
 import json
 import math
-import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 
 from lrm4d.cameras import Cameras, convert_opengl_opencv
+from lrm4d.checkpoint import write_text
 from lrm4d.scenes.pictures import THREADS, picture_size, save_pictures
 from lrm4d.scenes.protocols import Protocol, make_protocols, read_protocols, split_protocol
 from lrm4d.scenes.scene import Frame, Scene, render_path, tidy_path
@@ -74,7 +74,7 @@ def save_scene(
     save_pictures(paths, torch.cat([views.images, views.alphas], dim=1))
     if protocols:
         sides = {name: {"inputs": list(pair[0]), "targets": list(pair[1])} for name, pair in protocols.items()}
-        _write_json(folder / "protocols.json", sides)
+        write_text(folder / "protocols.json", json.dumps(sides, indent=1) + "\n")
     matrices = convert_opengl_opencv(views.cameras.camera_to_world.double()).tolist()
     frames = [
         {"file_path": path.relative_to(folder).as_posix(), "time": time, "transform_matrix": matrix}
@@ -83,7 +83,8 @@ def save_scene(
     k = intrinsics[0].double().tolist()
     header = {"w": views.cameras.width, "h": views.cameras.height}
     header |= {"fl_x": k[0][0], "fl_y": k[1][1], "cx": k[0][2], "cy": k[1][2]}
-    _write_json(folder / "transforms.json", header | {"camera_model": "OPENCV", "frames": frames})
+    content = header | {"camera_model": "OPENCV", "frames": frames}
+    write_text(folder / "transforms.json", json.dumps(content, indent=1) + "\n")
 
 
 def _transforms_files(folder: Path) -> list[tuple[Path, str]]:
@@ -245,10 +246,3 @@ def _number_moments(frames: list[Frame]) -> list[Frame]:
         view = frame.view or (match.group(1) if match else "")
         named.append(replace(frame, index=moments[frame.time], view=view))
     return named
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    os.replace(temporary, path)
