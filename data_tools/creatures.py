@@ -32,7 +32,7 @@ class Style:
         """A random style with a given liveliness (1 is a walk, 0 is still)."""
         return Style(
             palette=sample_palette(dice),
-            plain=dice.choose((0.9, 0.6, 0.2), (4, 3, 2)),
+            plain=dice.choose((0.85, 0.5, 0.15), (3, 3, 3)),
             smooth=dice.coin(0.5),
             boxy=dice.choose((0.0, 0.15, 1.0), (5, 3, 1.5)),
             energy=energy,
@@ -148,7 +148,7 @@ def add_head(body: Body, parent: int, attach: Vector, aim: Vector, up: Vector, s
         elif ears == "horn":
             bend = [Joint(0.4, 0.5, wave(dice.uniform(-1.2, 1.2)), dice.uniform(0, 6.3))]
             body.limb(long_ear, wide * 0.6, texture, end=0.2, joints=bend, **place)
-    if dice.coin(0.4):
+    if dice.coin(0.55):
         eye = size * dice.uniform(0.08, 0.25)
         dark = body.texture((0.02, 0.02, 0.02) if dice.coin(0.8) else None, plain=1.0)
         z, y = size * long * dice.uniform(0.1, 0.45), height * dice.uniform(0.1, 0.6)
@@ -162,8 +162,8 @@ def four_legged(dice: Dice, style: Style) -> list[Part]:
     body = Body(dice, style, [])
     skin = body.texture(style.palette[0])
     length = 1.0
-    thick = dice.uniform(0.11, 0.24)
-    leg_length, leg_width = dice.uniform(0.25, 0.75), dice.uniform(0.035, 0.08)
+    thick = dice.log_uniform(0.08, 0.22)
+    leg_length, leg_width = dice.uniform(0.25, 0.75), dice.uniform(0.025, 0.065)
     profile = shapes.limb(0.15, dice.uniform(0.8, 1.3), dice.uniform(-0.2, 0.3))
     joints = wave_joints(body, 2, dice.uniform(0.0, 0.5), 0.2, 0.0) if dice.coin(0.6) else []
     trunk = body.add(
@@ -216,7 +216,7 @@ def two_legged_lizard(dice: Dice, style: Style) -> list[Part]:
     """Dinosaurs and birds: a body on two strong legs, a long tail, small arms or wings."""
     body = Body(dice, style, [])
     skin = body.texture(style.palette[0])
-    thick, length = dice.uniform(0.1, 0.2), dice.uniform(0.5, 0.8)
+    thick, length = dice.log_uniform(0.07, 0.18), dice.uniform(0.5, 0.8)
     pitch = dice.uniform(-0.1, 0.6)
     profile = shapes.limb(0.2, dice.uniform(0.6, 1.1), dice.uniform(0.0, 0.4))
     trunk = body.add(
@@ -231,7 +231,7 @@ def two_legged_lizard(dice: Dice, style: Style) -> list[Part]:
     for i, s in enumerate((-1.0, 1.0)):
         add_leg(
             body, trunk, (s * thick * 0.7, -0.1 * thick, -0.05), (0.0, -1.0, 0.4 - pitch), (1.0, 0.0, 0.0), long,
-            dice.uniform(0.05, 0.09), 0.5 * i, texture, stride, knee, 0.0, dice.uniform(0.1, 0.2), 0.5, claws,
+            dice.uniform(0.035, 0.08), 0.5 * i, texture, stride, knee, 0.0, dice.uniform(0.1, 0.2), 0.5, claws,
         )  # fmt: skip
     if dice.coin(0.7):
         arm, bend = dice.uniform(0.12, 0.3), dice.uniform(0.2, 1.0)
@@ -258,7 +258,7 @@ def two_legged_lizard(dice: Dice, style: Style) -> list[Part]:
     add_head(
         body, neck, (0.0, 0.0, neck_length * 0.9), (0.0, -rise, 1.0), (0.0, 1.0, rise), dice.uniform(0.13, 0.25), skin
     )
-    add_tail(body, trunk, (0.0, 0.1 * thick, -0.36 * length), 2.2 * thick, dice.uniform(-0.2, 0.5), dice.uniform(0.3, 1.1))
+    add_tail(body, trunk, (0.0, 0.1 * thick, -0.36 * length), 2.2 * thick, dice.uniform(-0.2, 0.5), dice.uniform(0.3, 1.3))
     return body.parts
 
 
@@ -269,7 +269,7 @@ def standing(dice: Dice, style: Style) -> list[Part]:
     skin = body.texture(plain=0.85)
     chibi = dice.coin(0.5)
     tall = dice.uniform(0.3, 0.5)
-    wide, deep = dice.uniform(0.12, 0.24), dice.uniform(0.08, 0.17)
+    wide, deep = dice.uniform(0.1, 0.22), dice.uniform(0.07, 0.15)
     profile = shapes.limb(0.15, dice.uniform(0.8, 1.5), dice.uniform(-0.1, 0.3))
     if dice.coin(0.3):
         profile = shapes.prism(dice.uniform(0.0, 0.15), dice.uniform(0.6, 1.4))

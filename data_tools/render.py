@@ -147,9 +147,9 @@ def _draw(
 
     part_view, face = torch.div(hit.triangles, len(faces), rounding_mode="floor"), hit.triangles % len(faces)
     part = torch.div(part_view, views, rounding_mode="floor")
-    light = _shade(scenes, owner, vertices).flatten(0, 2)[hit.triangles]
-    albedo = _albedo(scenes, part, face, faces, hit.weights)
-    colours = (albedo * (light * hit.weights).sum(-1, keepdim=True)).clamp(0, 1)
+    light = _shade(scenes, owner, vertices).flatten(0, 2).index_select(0, hit.triangles)
+    albedo = _albedo(scenes, part, face, hit.weights)
+    colours = (albedo * _blend(light[..., None], hit.weights)).clamp(0, 1)
 
     x, y = hit.index % (width * samples), torch.div(hit.index, width * samples, rounding_mode="floor")
     pixel = torch.div(y, samples, rounding_mode="floor") * width + torch.div(x, samples, rounding_mode="floor")
@@ -161,7 +161,7 @@ def _draw(
     centre = ((x % samples == middle) & (y % samples == middle)).nonzero()[:, 0]
     geometry = torch.zeros(len(total), 5, device=device)
     ends = velocities.flatten(0, 1)[part_view[centre, None], faces[face[centre]]]
-    flow = (ends * hit.weights[centre, :, None]).sum(1)
+    flow = _blend(ends, hit.weights[centre])
     geometry[pixel[centre]] = torch.cat([hit.depth[centre, None], torch.ones_like(flow[:, :1]), flow], dim=-1)
 
     def picture(values: Tensor) -> Tensor:
@@ -169,6 +169,12 @@ def _draw(
 
     geometry = picture(geometry)
     return picture(rgba), geometry[:, :, :1], geometry[:, :, 1:2] > 0, geometry[:, :, 2:]
+
+
+def _blend(corners: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sums [n, k] of corners [n, 3, k]; written out, since sums over three numbers are slow."""
+    a, b, c = weights[..., None].unbind(1)
+    return corners[:, 0] * a + corners[:, 1] * b + corners[:, 2] * c
 
 
 def _project(cameras: Cameras, owner: Tensor, vertices: Tensor, samples: int) -> Tensor:
@@ -211,25 +217,26 @@ def _light(scenes: Scenes, owner: Tensor, normals: Tensor) -> Tensor:
     return scenes.gain[owner][:, None, None] * (scenes.ambient[owner][:, None, None] + direct)
 
 
-def _albedo(scenes: Scenes, part: Tensor, face: Tensor, faces: Tensor, weights: Tensor) -> Tensor:
+def _albedo(scenes: Scenes, part: Tensor, face: Tensor, weights: Tensor) -> Tensor:
     """The texture's colour at samples [n, 3] of present parts."""
     here = scenes.present
     kinds = scenes.texture_kinds[here]
-    colours = scenes.texture_colours[here][:, 0][part]
+    colours = scenes.texture_colours[here][:, 0].index_select(0, part)
     index = kinds[part].nonzero()[:, 0]  # the others are flat, and most are
-    part, face, weights = part[index], face[index], weights[index]
+    part, face, weights = part[index], face[index], weights.index_select(0, index)
     heights = scenes.row_heights[here]
     spine = torch.stack([torch.zeros_like(heights), torch.zeros_like(heights), heights], dim=-1)
     rest = (scenes.offsets[here] + spine[:, :, None]).flatten(1, 2)
     axes, spans = scenes.texture_axes[here], scenes.texture_spans[here]
-    ends = rest @ axes.mT  # texture coordinates of the vertices, before their offsets
+    ends = grid_corners(rest @ axes.mT)  # texture coordinates of the corners, before their offsets
     unit = axes[:, 0].norm(dim=-1)
-    points = (ends[part[:, None], faces[face]] * weights[..., None]).sum(1)
-    low, high = (spans * unit[:, None])[part].unbind(-1)
+    corners = ends.flatten(0, 1).index_select(0, part * ends.shape[1] + face)
+    points = _blend(corners, weights)
+    low, high = (spans * unit[:, None]).index_select(0, part).unbind(-1)
     colours[index] = shade_textures(
         kinds[part],
-        scenes.texture_colours[here][part],
-        points + scenes.texture_offsets[here][part],
+        scenes.texture_colours[here].index_select(0, part),
+        points + scenes.texture_offsets[here].index_select(0, part),
         ((points[:, 0] - low) / (high - low).clamp(min=1e-6)).clamp(0, 1),
         face,
         scenes.texture_thresholds[here][part],

@@ -31,10 +31,10 @@ class Texture:
 
 def sample_colour(dice: Dice) -> Colour:
     """A colour as assets have them: mostly muted or dark, some vivid, some grey, black or white."""
-    manner = dice.choose(("muted", "earth", "vivid", "grey", "light", "dark"), (3, 3, 2, 1.5, 1.2, 1.3))
+    manner = dice.choose(("muted", "earth", "vivid", "grey", "light", "dark"), (3, 3, 2.2, 1.6, 2.0, 1.2))
     hue = dice.unit()
     if manner == "muted":
-        return colorsys.hsv_to_rgb(hue, dice.uniform(0.15, 0.6), dice.uniform(0.25, 0.8))
+        return colorsys.hsv_to_rgb(hue, dice.uniform(0.15, 0.6), dice.uniform(0.25, 0.9))
     if manner == "earth":
         return colorsys.hsv_to_rgb(dice.uniform(0.03, 0.15), dice.uniform(0.3, 0.85), dice.uniform(0.2, 0.9))
     if manner == "vivid":
@@ -46,8 +46,8 @@ def sample_colour(dice: Dice) -> Colour:
 def sample_palette(dice: Dice) -> list[Colour]:
     """Two to five colours; the first is the main one."""
     main = sample_colour(dice)
-    others = [sample_colour(dice) for _ in range(dice.integer(1, 3))]
-    shade = dice.log_uniform(0.45, 1.8)
+    others = [sample_colour(dice) for _ in range(dice.integer(1, 4))]
+    shade = dice.choose((dice.uniform(0.3, 0.7), dice.uniform(1.4, 2.5)))
     return [main, *others, tuple(min(c * shade, 1.0) for c in main)]
 
 
@@ -60,13 +60,13 @@ def sample_texture(dice: Dice, palette: list[Colour], main: Colour | None = None
         second = tuple(min(c * factor + 0.02, 1.0) for c in first)
     kind = 0
     if not dice.coin(plain):
-        weights = (2.0, 1.2, 1.2, 1.5, 2.0, 1.5, 4.0, 2.0)
+        weights = (2.0, 1.2, 1.2, 1.5, 2.0, 2.5, 5.0, 1.5)
         kind = dice.choose(range(1, len(KINDS)), weights)
     axis = dice.choose(((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0), dice.direction()), (3, 3, 1, 2))
     return Texture(
         kind=kind,
         colours=(first, second, third),
-        frequency=dice.log_uniform(1.5, 7.0),
+        frequency=dice.log_uniform(1.5, 12.0 if KINDS[kind] in ("cells", "noise") else 7.0),
         axis=axis,
         phase=dice.unit(),
         threshold=dice.uniform(0.3, 0.7),

@@ -40,7 +40,7 @@ class WorldConfig:
     """
 
     creatures: float = 0.72
-    static: float = 0.08
+    static: float = 0.06
     rigid: float = 0.2
     speed: float = 1.0
 
@@ -48,7 +48,7 @@ class WorldConfig:
 def describe_scene(dice: Dice, config: WorldConfig) -> Description:
     """A random scene."""
     still = dice.coin(config.static)
-    energy = 0.0 if still else config.speed * dice.choose((dice.uniform(0.2, 0.7), dice.uniform(0.7, 1.3)), (1, 2))
+    energy = 0.0 if still else config.speed * dice.choose((dice.uniform(0.3, 0.8), dice.uniform(0.8, 1.6)), (1, 2))
     style = Style.sample(dice, energy)
     makers = CREATURES if dice.coin(config.creatures) else OBJECTS
     maker = dice.choose([m for m, _ in makers], [w for _, w in makers])
@@ -74,9 +74,9 @@ def _whole_motion(dice: Dice, style: Style, creature: bool, config: WorldConfig)
         return tuple(path), tuple(turning)
     if creature and dice.coin(0.8):
         path[2] = wave(0.0, dice.uniform(0, 0.06) * e, dice.choose((f, 2 * f)), dice.unit())
-        if dice.coin(0.2):
-            path[2] = wave(0.0, dice.uniform(0.1, 0.25) * e, f, dice.unit(), (0.04 * e, 2 * f, dice.unit()))
-        turning[0] = wave(0.0, dice.uniform(0, 0.2) * e, f, dice.unit())
+        if dice.coin(0.35):
+            path[2] = wave(0.0, dice.uniform(0.08, 0.3) * e, f, dice.unit(), (0.04 * e, 2 * f, dice.unit()))
+        turning[0] = wave(0.0, dice.choose((dice.uniform(0, 0.15), dice.uniform(0.1, 0.4))) * e, f, dice.unit())
         turning[1] = wave(0.0, dice.uniform(0, 0.06) * e, f, dice.unit())
         turning[2] = wave(facing, dice.uniform(0, 0.12) * e, f, dice.unit())
     if dice.coin(config.rigid if creature else 2 * config.rigid):
