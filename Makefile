@@ -1,0 +1,42 @@
+# make demo    install into .venv and rebuild the demo scene (about 3 minutes, then under one)
+# make test    install what the tests need and run them
+# make lint    style
+#
+# PYTHON=python3.12 chooses the interpreter (3.10 or later), PIP_FLAGS=... goes to every pip install.
+
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= out/demo
+BIN = $(VENV)/bin
+# Build isolation would hide the installed torch from setup.py, and fetch another one.
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_FLAGS)
+SETUP = setup.py pyproject.toml constraints.txt
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.core
+	$(BIN)/lrm4d demo -o $(OUT)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) build *.egg-info lrm4d/*.so lrm4d/*/*.so
+
+$(VENV)/.core: $(SETUP)
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'lrm4d needs Python 3.10 or later: make PYTHON=python3.11 ...')"
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing PyTorch and what else lrm4d needs into $(VENV) ..."
+	$(INSTALL) setuptools wheel
+	$(INSTALL) torch
+	$(INSTALL) --no-build-isolation -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	@echo "Installing what the tests need into $(VENV) ..."
+	$(INSTALL) --no-build-isolation -e ".[dev]"
+	touch $@
