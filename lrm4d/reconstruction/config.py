@@ -1,0 +1,55 @@
+"""What defines a reconstruction network; the four named sizes."""
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network's shape and its switches. The defaults are the paper's (4D-LRM, arXiv 2506.18890), size base.
+
+    width, layers, head_width, mlp_ratio, patch: the transformer; width is a multiple of head_width, patch in pixels.
+    qk_norm: normalize queries and keys (stability at large learning rates).
+    skip_empty: empty patches become no tokens and no Gaussians.
+    free_gaussians: learned tokens with one Gaussian each, bound to no pixel.
+    near, far: distances that a Gaussian may take along its ray; None takes the ray's span in the unit sphere.
+    residual_start: colour, time, size, opacity and (with evidence) distance start from what the pixel itself says,
+    the network adds to them; pixels without alpha then make no Gaussian.
+    evidence_distances: steps along each ray at which the other views are asked whether they agree; 0 turns it off.
+    evidence_features: channels a pixel that the tokenizer gets from the matching along its ray.
+    low_pass, compensate: how the Gaussians are rasterized, see `rasterize`.
+    """
+
+    width: int = 768
+    layers: int = 12
+    head_width: int = 64
+    mlp_ratio: int = 4
+    patch: int = 8
+    qk_norm: bool = True
+    skip_empty: bool = True
+    free_gaussians: int = 0
+    near: float | None = 0.1
+    far: float | None = 4.5
+    residual_start: bool = False
+    evidence_distances: int = 0
+    evidence_features: int = 16
+    low_pass: float = 0.3
+    compensate: bool = False
+
+    def __post_init__(self) -> None:
+        if self.width % self.head_width:
+            raise ValueError(f"width {self.width} is not a multiple of head_width {self.head_width}.")
+        if (self.near is None) != (self.far is None):
+            raise ValueError(f"near {self.near} and far {self.far}: give both or neither.")
+        if self.evidence_distances and not (self.residual_start and self.near is None):
+            raise ValueError("evidence_distances needs residual_start and near = far = null (the sphere's span).")
+
+
+_SMALL_BUDGET = ModelConfig(near=None, far=None, residual_start=True, evidence_distances=48, low_pass=0.1)
+
+CONFIGS: dict[str, ModelConfig] = {
+    "nano": replace(_SMALL_BUDGET, width=256, layers=8),
+    "small": replace(_SMALL_BUDGET, width=384, layers=12),
+    "base": ModelConfig(width=768, layers=12),
+    "large": ModelConfig(width=1024, layers=24),
+}
+"""The named sizes: `nano` and `small` with all that helps a small training budget, `base` and `large` as the paper's."""

@@ -1,0 +1,95 @@
+"""What a training run is."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from lrm4d.reconstruction import CONFIGS, ModelConfig
+
+
+@dataclass
+class LossWeights:
+    """Weights of the terms of the loss; depth, match and flow are the world's exact geometry and fade out."""
+
+    color: float = 4.0
+    alpha: float = 2.0
+    ssim: float = 0.2
+    depth: float = 0.3
+    match: float = 0.02
+    flow: float = 0.1
+
+
+@dataclass
+class Stage:
+    """Pictures of `size` pixels until this fraction of the run's steps."""
+
+    until: float = 1.0
+    size: int = 128
+
+
+@dataclass
+class TrainConfig:
+    """A run of train.reconstruction.
+
+    model: a named size, changed by model_overrides (ModelConfig). A step has `few_views` context views (a range, drawn
+    evenly) with probability few_chance, else `many_views`, because a network trained on one number stops improving at
+    others; its scenes are views_per_step // views, at most max_scenes. The learning rate warms up, stays at `learning_rate` and decays
+    linearly to zero over the last `decay` of the steps. geometry_fade: fraction of the steps over which the weights of
+    the direct losses fall to a tenth. deepspeed: merged into DeepSpeed's own configuration.
+    """
+
+    model: str = "nano"
+    model_overrides: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    steps: int = 20000
+    stages: list[Stage] = field(default_factory=lambda: [Stage()])
+    few_views: tuple[int, int] = (1, 6)
+    few_chance: float = 0.2
+    many_views: tuple[int, int] = (12, 24)
+    views_per_step: int = 48
+    max_scenes: int = 8
+    target_views: int = 8
+    learning_rate: float = 1e-3
+    warmup: int = 500
+    decay: float = 0.3
+    weight_decay: float = 0.05
+    clip: float = 1.0
+    loss: LossWeights = field(default_factory=LossWeights)
+    geometry_fade: float = 1.0
+    bf16: bool = True
+    workers: int = 1
+    threads: int = 1
+    fixed_scenes: int = 0
+    checkpoint_minutes: float = 5.0
+    log_every: int = 20
+    sample_every: int = 500
+    start_from: str | None = None
+    deepspeed: dict[str, Any] = field(default_factory=dict)
+
+    def model_config(self) -> ModelConfig:
+        """The network's configuration, or a ValueError that lists the names."""
+        from dataclasses import asdict
+
+        from lrm4d.config import make_config
+
+        if self.model not in CONFIGS:
+            raise ValueError(f"model {self.model!r} is not one of {', '.join(CONFIGS)}.")
+        return make_config(ModelConfig, asdict(CONFIGS[self.model]), self.model_overrides)
+
+    def size_at(self, step: int) -> int:
+        """The picture size at a step."""
+        for stage in self.stages:
+            if step < stage.until * self.steps:
+                return stage.size
+        return self.stages[-1].size
+
+
+def learning_rate_at(config: TrainConfig, step: int) -> float:
+    """Warm-up, plateau, linear decay to zero."""
+    rising = (step + 1) / max(config.warmup, 1)
+    falling = (config.steps - step) / max(config.decay * config.steps, 1)
+    return config.learning_rate * max(0.0, min(1.0, rising, falling))
+
+
+def geometry_weight_at(config: TrainConfig, step: int) -> float:
+    """The factor on the direct losses: from 1 to 0.1 along a line."""
+    return 1 - 0.9 * min(1.0, step / max(config.geometry_fade * config.steps, 1))

@@ -1,0 +1,133 @@
+"""DeepSpeed, and nothing else of the project imports it: the engine, its configuration, its checkpoints."""
+
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import torch
+from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointEngine
+from torch import Tensor, nn
+
+from lrm4d.checkpoint import read_safetensors, write_safetensors
+
+
+class SafetensorsCheckpoints(CheckpointEngine):
+    """DeepSpeed's checkpoints as safetensors with JSON, so that nothing is ever unpickled."""
+
+    def __init__(self):
+        super().__init__(None)
+        self.name = "SafetensorsCheckpoints"
+
+    def create(self, info) -> None:
+        """Nothing to prepare."""
+
+    def save(self, state_dict: dict, path: str) -> None:
+        """Write one file; ValueError for anything that is neither a tensor nor plain data."""
+        tensors: dict[str, Tensor] = {}
+        structure = _encode(state_dict, tensors, "")
+        write_safetensors(path, tensors, {"structure": json.dumps(structure)})
+
+    def load(self, path: str, map_location=None) -> dict:
+        """Read one file."""
+        tensors, metadata = read_safetensors(path)
+        device = map_location if isinstance(map_location, str | torch.device) else "cpu"
+        return _decode(json.loads(metadata["structure"]), {k: v.to(device) for k, v in tensors.items()})
+
+    def commit(self, info) -> bool:
+        """Files are written atomically one by one."""
+        return True
+
+
+def _encode(value: Any, tensors: dict[str, Tensor], name: str) -> Any:
+    """Nested plain data as JSON, each tensor as a reference to its name."""
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().clone()
+        return {"tensor": name}
+    if isinstance(value, dict):
+        items = [[_encode(k, tensors, f"{name}.key"), _encode(v, tensors, f"{name}.{k}")] for k, v in value.items()]
+        return {"dict": items}
+    if isinstance(value, list | tuple | set):
+        kind = "list" if isinstance(value, list) else "tuple" if isinstance(value, tuple) else "set"
+        return {kind: [_encode(v, tensors, f"{name}.{i}") for i, v in enumerate(value)]}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, torch.Size):
+        return {"tuple": list(value)}
+    raise ValueError(f"checkpoint entry {name}: cannot store a {type(value).__name__} without pickle.")
+
+
+def _decode(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "dict":
+        return {_decode(k, tensors): _decode(v, tensors) for k, v in content}
+    return {"list": list, "tuple": tuple, "set": set}[kind](_decode(v, tensors) for v in content)
+
+
+def start_processes() -> tuple[int, int, torch.device]:
+    """Join the other processes of the launcher, or be the only one. Returns rank, world size, device."""
+    if "RANK" not in os.environ:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    cuda = torch.cuda.is_available()
+    if not cuda:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    deepspeed.init_distributed("nccl" if cuda else "gloo", verbose=False)
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
+    return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), device
+
+
+class Engine:
+    """A network under DeepSpeed: backward, step, save, resume."""
+
+    def __init__(self, model: nn.Module, learning_rate: float, weight_decay: float, clip: float, extra: dict):
+        matrices = [p for p in model.parameters() if p.dim() >= 2]
+        others = [p for p in model.parameters() if p.dim() < 2]
+        groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.95), fused=True)
+        config = {
+            "train_micro_batch_size_per_gpu": 1,
+            "gradient_clipping": clip,
+            "zero_allow_untested_optimizer": True,
+            "steps_per_print": 10**9,
+            **extra,
+        }
+        self.engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
+        self.engine.checkpoint_engine = SafetensorsCheckpoints()
+
+    @property
+    def module(self) -> nn.Module:
+        """The network itself."""
+        return self.engine.module
+
+    def forward(self, *inputs):
+        """The network's answer."""
+        return self.engine(*inputs)
+
+    def step(self, loss: Tensor, learning_rate: float) -> float:
+        """Backward and one update; returns the norm of the gradient before clipping."""
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.engine.backward(loss)
+        self.engine.step()
+        norm = self.engine.get_global_grad_norm()
+        return float(norm) if norm is not None else float("nan")
+
+    def save(self, folder: Path, step: int) -> None:
+        """Write folder/step_N and then point folder/latest to it; older ones but one are removed."""
+        self.engine.save_checkpoint(str(folder), tag=f"step_{step}", client_state={"step": step})
+
+    def load(self, folder: Path) -> int:
+        """Resume from the latest checkpoint in a folder; returns its step, 0 if there is none."""
+        if not (folder / "latest").is_file():
+            return 0
+        _, state = self.engine.load_checkpoint(str(folder))
+        return int(state["step"])

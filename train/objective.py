@@ -1,0 +1,66 @@
+"""What the reconstruction network is trained for: pictures it was not given, and the world's exact geometry."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import l1_loss, smooth_l1_loss
+
+from data_tools.world import WorldViews
+from lrm4d.losses import ssim_loss
+from lrm4d.reconstruction import Reconstruction
+from train.config import LossWeights
+
+
+def reconstruction_losses(
+    answer: Reconstruction, context: WorldViews, targets: WorldViews, weights: LossWeights, geometry: float
+) -> dict[str, Tensor]:
+    """The weighted terms of the loss by name; `geometry` scales the direct ones (depth, match, flow)."""
+    white = targets.views.images.new_ones(3)
+    rendering = answer.gaussians.render(targets.views.cameras, targets.views.times, white)
+    truth = targets.views.composite(white)
+    losses = {
+        "color": weights.color * (rendering.image - truth).square().mean(),
+        "alpha": weights.alpha * (rendering.alpha - targets.views.alphas).square().mean(),
+    }
+    if weights.ssim:
+        losses["ssim"] = weights.ssim * ssim_loss(rendering.image.flatten(0, 1), truth.flatten(0, 1))
+    if geometry > 0 and len(answer.tokens):
+        direct = geometry_losses(answer, context)
+        losses |= {name: geometry * getattr(weights, name) * value for name, value in direct.items()}
+    return losses
+
+
+def geometry_losses(answer: Reconstruction, context: WorldViews) -> dict[str, Tensor]:
+    """Distance, matching and velocity of the Gaussians of context pixels against the world's.
+
+    depth: Huber on the distance along the ray (world units, quadratic below 0.05). match: cross-entropy of the
+    distance logits, the true distance shared between its two neighbouring steps. flow: L1 on the velocity.
+    """
+    tokens, pixels, patches = answer.tokens, answer.pixels, answer.patches
+    hits = patches.cut(context.hits.float())[tokens, pixels, 0] > 0
+    depths = patches.cut(context.depths)[tokens, pixels, 0][hits]
+    flows = patches.cut(context.flows)[tokens, pixels][hits]
+    tokens, pixels = tokens[hits], pixels[hits]
+    directions = patches.directions[tokens, pixels]
+    forward = context.views.cameras.camera_to_world[..., :3, 2][patches.scenes[tokens], patches.views[tokens]]
+    distances = depths / (directions * forward).sum(-1)
+    # World flow is per clip, model time runs from -1 to 1 over it: twice as far.
+    velocities = answer.gaussians.to_moving().velocities[answer.slots][hits]
+    losses = {
+        "depth": smooth_l1_loss(answer.distances[hits], distances, beta=0.05),
+        "flow": l1_loss(velocities, flows / 2),
+    }
+    if answer.distance_logits.shape[-1]:
+        near, far = patches.spans[tokens, pixels].unbind(-1)
+        losses["match"] = _match_loss(answer.distance_logits[hits], (distances - near) / (far - near).clamp(min=1e-3))
+    return losses
+
+
+def _match_loss(logits: Tensor, fractions: Tensor) -> Tensor:
+    steps = logits.shape[-1]
+    place = (fractions * steps - 0.5).clamp(0, steps - 1.001)
+    lower = place.long()
+    share = place - lower
+    log_likelihood = torch.log_softmax(logits, dim=-1)
+    below = log_likelihood.gather(1, lower[:, None])[:, 0]
+    above = log_likelihood.gather(1, lower[:, None] + 1)[:, 0]
+    return -((1 - share) * below + share * above).mean()

@@ -1,0 +1,128 @@
+"""The loop: batches in, updates out, with a log, sample pictures and checkpoints to resume from."""
+
+import json
+import time
+from pathlib import Path
+
+import torch
+from PIL import Image
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from data_tools.world import WorldViews
+from lrm4d.reconstruction import ReconstructionModel
+from lrm4d.reconstruction.pretrained import load_pretrained, save_pretrained
+from train.config import TrainConfig, geometry_weight_at, learning_rate_at
+from train.data import keep_freed_memory, load_batches
+from train.engine import Engine, start_processes
+from train.objective import reconstruction_losses
+
+
+class Log:
+    """log.jsonl in the run's folder: one line each `every` steps, with the means since the last."""
+
+    def __init__(self, path: Path, every: int):
+        self.path, self.every = path, every
+        self.sums: dict[str, float] = {}
+        self.count = 0
+
+    def add(self, step: int, values: dict[str, float]) -> dict[str, float] | None:
+        """Add a step's values; returns the means when a line was written."""
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.count += 1
+        if (step + 1) % self.every:
+            return None
+        means = {name: round(value / self.count, 5) for name, value in self.sums.items()}
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step + 1, **means}) + "\n")
+        self.sums, self.count = {}, 0
+        return means
+
+
+def train(config: TrainConfig, folder: Path) -> ReconstructionModel:
+    """Train a network on the world, from the folder's last checkpoint if it has one; returns it.
+
+    Writes log.jsonl, samples/, checkpoints/ and, at every checkpoint and at the end, model.safetensors + config.json.
+    """
+    keep_freed_memory()
+    rank, world_size, device = start_processes()
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    model = load_pretrained(config.start_from) if config.start_from else ReconstructionModel(config.model_config())
+    model.train().to(device).bf16 = config.bf16
+    engine = Engine(model, config.learning_rate, config.weight_decay, config.clip, config.deepspeed)
+    first_step = engine.load(folder / "checkpoints")
+    log = Log(folder / "log.jsonl", config.log_every)
+    folder.mkdir(parents=True, exist_ok=True)
+    saved_at = time.monotonic()
+    with _progress(rank) as progress:
+        task = progress.add_task("training", total=config.steps, completed=first_step, status="")
+        started = time.monotonic()
+        for step, batch in enumerate(load_batches(config, rank, world_size, device, first_step), first_step):
+            context, targets = batch
+            ready = time.monotonic()
+            values = _step(engine, config, step, context, targets)
+            done = time.monotonic()
+            values |= {"scenes": len(context.views), "wait_s": ready - started, "step_s": done - ready}
+            means = log.add(step, values) if rank == 0 else None
+            progress.update(task, advance=1, **({"status": _describe(means)} if means else {}))
+            if rank == 0 and (step + 1) % config.sample_every == 0:
+                _save_sample(engine, context, targets, folder / "samples" / f"step_{step + 1}.png")
+            last = step + 1 == config.steps
+            if last or done - saved_at > 60 * config.checkpoint_minutes:
+                _save(engine, folder, step + 1, rank)
+                saved_at = time.monotonic()
+            started = time.monotonic()
+    return engine.module
+
+
+def _step(
+    engine: Engine, config: TrainConfig, step: int, context: WorldViews, targets: WorldViews
+) -> dict[str, float]:
+    answer = engine.forward(context.views)
+    losses = reconstruction_losses(answer, context, targets, config.loss, geometry_weight_at(config, step))
+    total = torch.stack(list(losses.values())).sum()
+    values = {name: value.item() for name, value in losses.items()}
+    if not torch.isfinite(total):
+        raise FloatingPointError(f"step {step}: the loss is not finite: {values}.")
+    norm = engine.step(total, learning_rate_at(config, step))
+    return {"loss": total.item(), **values, "norm": norm}
+
+
+def _save(engine: Engine, folder: Path, step: int, rank: int) -> None:
+    engine.save(folder / "checkpoints", step)
+    if rank == 0:
+        save_pretrained(engine.module, folder)
+
+
+@torch.no_grad()
+def _save_sample(engine: Engine, context: WorldViews, targets: WorldViews, path: Path) -> None:
+    """The first scene's inputs, predictions, truth and error as a picture."""
+    engine.module.eval()
+    context, targets = context[:1], targets[:1]
+    answer = engine.module(context.views)
+    rendering = answer.gaussians.render(targets.views.cameras, targets.views.times)
+    white = rendering.image.new_ones(3)
+    truth = targets.views.composite(white)[0]
+    rows = [context.views.composite(white)[0][: len(truth)], rendering.image[0], truth]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet = torch.cat([torch.cat(list(row), dim=-1) for row in rows if len(row) == len(truth)], dim=-2)
+    Image.fromarray((sheet.clamp(0, 1) * 255).byte().permute(1, 2, 0).numpy()).save(path)
+    engine.module.train()
+
+
+def _describe(means: dict[str, float]) -> str:
+    color = means["color"]
+    return f"loss {means['loss']:.4f} color {color:.4f} {means['step_s']:.2f}+{means['wait_s']:.2f} s"
+
+
+def _progress(rank: int) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[status]}"),
+        disable=rank != 0,
+    )
