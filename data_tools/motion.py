@@ -24,7 +24,7 @@ def wave(
     step: tuple[float, float, float] = (0.0, 0.5, 0.5),
     slope: float = 0.0,
 ) -> tuple[float, ...]:
-    """A value over time: base + two sines (phases in turns) + a smooth step (height, time, width) + slope (t - 1/2)."""
+    """A value over time: base + two sines (phases in turns) + a step (height, time, width) + slope (t - 1/2)."""
     return (base, amplitude, frequency, phase, *second, *step, slope)
 
 

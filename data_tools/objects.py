@@ -3,7 +3,7 @@
 import math
 
 from data_tools import shapes
-from data_tools.creatures import Style, Body, wave_joints
+from data_tools.body import Body, Style, wave_joints
 from data_tools.dice import Dice
 from data_tools.motion import STILL, wave
 from data_tools.scenes import ONE, Joint, Part, Wave
@@ -11,17 +11,27 @@ from data_tools.scenes import ONE, Joint, Part, Wave
 
 def random_shape(dice: Dice, size: float) -> dict:
     """Profile, length, widths and cross-section of any primitive of about a size (half its extent)."""
-    name = dice.choose(("ball", "box", "cylinder", "cone", "capsule", "ring", "turned", "bowl"), (3, 4, 2, 1.5, 2, 1, 2, 0.5))
+    name = dice.choose(
+        ("ball", "box", "cylinder", "cone", "capsule", "ring", "turned", "bowl"), (3, 4, 2, 1.5, 2, 1, 2, 0.5)
+    )
     long = size * 2 * dice.log_uniform(0.5, 1.6)
     wide = size * dice.log_uniform(0.4, 1.2)
     widths = (wide, wide * dice.choose((1.0, dice.log_uniform(0.3, 1.0))))
     sides = dice.choose((shapes.COLUMNS, 8, 6, 5, 3), (8, 1, 1, 0.5, 0.5))
     if name == "box":
-        profile = shapes.prism(dice.choose((0.0, dice.uniform(0.03, 0.2)), (2, 1)), dice.choose((1.0, dice.uniform(0.3, 1.3)), (2, 1)))
+        profile = shapes.prism(
+            dice.choose((0.0, dice.uniform(0.03, 0.2)), (2, 1)), dice.choose((1.0, dice.uniform(0.3, 1.3)), (2, 1))
+        )
         return {"profile": profile, "length": long, "widths": widths, "sides": 4, "turn": math.pi / 4}
     if name == "ball":
         power = dice.choose((1.0, dice.uniform(0.5, 1.0)), (2, 1))
-        return {"profile": shapes.ellipsoid(), "length": long, "widths": widths, "sides": shapes.COLUMNS, "power": power}
+        return {
+            "profile": shapes.ellipsoid(),
+            "length": long,
+            "widths": widths,
+            "sides": shapes.COLUMNS,
+            "power": power,
+        }
     if name == "ring":
         thick = dice.uniform(0.15, 0.45)
         length = 2 * thick * wide * dice.uniform(0.7, 1.3)
@@ -50,7 +60,9 @@ def assembly(dice: Dice, style: Style) -> list[Part]:
         lumps = dice.uniform(0, 0.12) if dice.coin(0.2) else 0.0
         texture = body.texture(style.palette[0] if dice.coin(0.3) else None)
         if i == 0:
-            body.add(Part(texture=texture, origin=0.5, aim=dice.direction(), side=dice.direction(), lumps=lumps, **shape))
+            body.add(
+                Part(texture=texture, origin=0.5, aim=dice.direction(), side=dice.direction(), lumps=lumps, **shape)
+            )
             sizes.append(size)
             continue
         parent = 0 if dice.coin(0.5) else dice.integer(0, len(body.parts) - 1)
@@ -70,14 +82,20 @@ def assembly(dice: Dice, style: Style) -> list[Part]:
             stretch = tuple((0.02, *g[1:]) for g in stretch)
         joints = wave_joints(body, 2, dice.uniform(0.2, 1.0), 0.15, dice.uniform(0, 6.3)) if dice.coin(0.25) else []
         common = dict(texture=texture, parent=parent, lumps=lumps, stretch=stretch, joints=joints, **shape)
-        body.add(Part(attach=attach, aim=aim, side=dice.direction(), socket=socket, slide=(slide, STILL, slide), **common))
+        body.add(
+            Part(attach=attach, aim=aim, side=dice.direction(), socket=socket, slide=(slide, STILL, slide), **common)
+        )
         if symmetric and abs(x) > 0.02 and len(body.parts) < 14:
             twin = {**common}
             body.add(
                 Part(
-                    attach=(-x, y, attach[2]), aim=(-aim[0], aim[1], aim[2]), side=dice.direction(),
-                    socket=socket, slide=(slide, STILL, slide), **twin,
-                )  # fmt: skip
+                    attach=(-x, y, attach[2]),
+                    aim=(-aim[0], aim[1], aim[2]),
+                    side=dice.direction(),
+                    socket=socket,
+                    slide=(slide, STILL, slide),
+                    **twin,
+                )
             )
     return body.parts
 
@@ -99,7 +117,9 @@ def deforming(dice: Dice, style: Style) -> list[Part]:
         twist = wave(0.0, dice.uniform(0.3, 1.5) * e, f, dice.unit())
     if dice.coin(0.4):
         amount, phase = min(dice.uniform(0.1, 0.5) * e, 0.6), dice.unit()
-        stretch = tuple(wave(1.0, a * amount, f, phase) for a in dice.choose(((-0.6, -0.6, 1), (1, 1, 1), (1, 0, 0), (0, 0, 1))))
+        stretch = tuple(
+            wave(1.0, a * amount, f, phase) for a in dice.choose(((-0.6, -0.6, 1), (1, 1, 1), (1, 0, 0), (0, 0, 1)))
+        )
     if dice.coin(0.6):
         morph = _morph_wave(dice, style)
         other = random_shape(dice, 0.5)["profile"]
@@ -111,16 +131,26 @@ def deforming(dice: Dice, style: Style) -> list[Part]:
         lumps = dice.uniform(0.05, 0.2)
     body.add(
         Part(
-            texture=body.texture(style.palette[0], plain=0.45), origin=dice.choose((0.0, 0.5)), joints=joints, twist=twist,
-            stretch=stretch, morph=morph, morph_profile=profile, lumps=lumps, morph_lumps=morph_lumps,
-            aim=dice.choose(((0.0, 0.0, 1.0), (0.0, -1.0, 0.0), dice.direction())), **shape,
-        )  # fmt: skip
+            texture=body.texture(style.palette[0], plain=0.45),
+            origin=dice.choose((0.0, 0.5)),
+            joints=joints,
+            twist=twist,
+            stretch=stretch,
+            morph=morph,
+            morph_profile=profile,
+            lumps=lumps,
+            morph_lumps=morph_lumps,
+            aim=dice.choose(((0.0, 0.0, 1.0), (0.0, -1.0, 0.0), dice.direction())),
+            **shape,
+        )
     )
     for _ in range(dice.integer(0, 3) if dice.coin(0.4) else 0):
         x, y, z = dice.direction()
         small = random_shape(dice, dice.uniform(0.08, 0.25))
         w, h = shape["widths"], (z * 0.5 + 0.5 - body.parts[0].origin) * shape["length"]
-        body.add(Part(texture=body.texture(), parent=0, attach=(x * w[0] * 0.8, y * w[1] * 0.8, h), aim=(x, y, z), **small))
+        body.add(
+            Part(texture=body.texture(), parent=0, attach=(x * w[0] * 0.8, y * w[1] * 0.8, h), aim=(x, y, z), **small)
+        )
     return body.parts
 
 
@@ -138,7 +168,13 @@ def grid(dice: Dice, style: Style) -> list[Part]:
     shape = random_shape(dice, 0.25)
     if dice.coin(0.5):
         side = dice.uniform(0.12, 0.25)
-        shape = {"profile": shapes.prism(), "length": 2 * side * dice.choose((1.0, 2.0)), "widths": (side, side), "sides": 4, "turn": math.pi / 4}
+        shape = {
+            "profile": shapes.prism(),
+            "length": 2 * side * dice.choose((1.0, 2.0)),
+            "widths": (side, side),
+            "sides": 4,
+            "turn": math.pi / 4,
+        }
     upright = dice.coin(0.5)
     gap = dice.uniform(1.1, 1.8) * 2 * max(shape["widths"][0], shape["length"] / 2 if upright and rows > 1 else 0.05)
     colours, same = body.texture(), dice.coin(0.4)
@@ -150,19 +186,35 @@ def grid(dice: Dice, style: Style) -> list[Part]:
             kind = dice.choose(("slide", "turn", "stretch", "none")) if move == "mixed" else move
             phase, amount = delay * (i + j), style.energy * dice.uniform(0.5, 1.2)
             part = Part(
-                texture=colours if same else body.texture(), attach=(x, 0.0, other) if upright else (x, other, 0.0),
-                origin=0.0, **shape,
-            )  # fmt: skip
+                texture=colours if same else body.texture(),
+                attach=(x, 0.0, other) if upright else (x, other, 0.0),
+                origin=0.0,
+                **shape,
+            )
             if kind == "slide":
                 part.slide = (STILL, STILL, wave(0.0, 0.4 * amount * gap, style.frequency, phase))
             if kind == "turn":
-                part.socket = (STILL, STILL, wave(0.0, amount, style.frequency, phase, slope=dice.choose((0.0, 3.0)) * amount))
+                part.socket = (
+                    STILL,
+                    STILL,
+                    wave(0.0, amount, style.frequency, phase, slope=dice.choose((0.0, 3.0)) * amount),
+                )
             if kind == "stretch":
                 part.stretch = (ONE, ONE, wave(1.2, min(1.0 * amount, 1.0), style.frequency, phase))
             body.add(part)
     if dice.coin(0.4) and not upright:
         widths = (columns * gap * 0.55, rows * gap * 0.55)
-        body.add(Part(shapes.prism(), 0.06, widths, body.texture(plain=0.4), attach=(0.0, 0.0, -0.06), sides=4, turn=math.pi / 4))
+        body.add(
+            Part(
+                shapes.prism(),
+                0.06,
+                widths,
+                body.texture(plain=0.4),
+                attach=(0.0, 0.0, -0.06),
+                sides=4,
+                turn=math.pi / 4,
+            )
+        )
     return body.parts
 
 

@@ -38,9 +38,7 @@ class WorldViews:
 
     def to(self, device: torch.device | str) -> "WorldViews":
         """Moved to a device."""
-        return WorldViews(
-            self.views.to(device), self.depths.to(device), self.hits.to(device), self.flows.to(device)
-        )
+        return WorldViews(self.views.to(device), self.depths.to(device), self.hits.to(device), self.flows.to(device))
 
 
 def place_rows(
@@ -92,9 +90,7 @@ def place_rows(
     return matrices[..., None, :, :] @ row_matrices, row_positions
 
 
-def place_vertices(
-    scenes: Scenes, times: Float[Tensor, "scene view"]
-) -> Float[Tensor, "part view vertex 3"]:
+def place_vertices(scenes: Scenes, times: Float[Tensor, "scene view"]) -> Float[Tensor, "part view vertex 3"]:
     """World positions of the vertices of every present part (scene by scene) at its scene's times."""
     matrices, positions = place_rows(scenes, times)
     here = scenes.present
@@ -115,9 +111,7 @@ def render(scenes: Scenes, cameras: Cameras, times: Float[Tensor, "scene view"],
             "cameras and times of the same shape [scene, view]."
         )
     # Exact velocities: the derivative is carried forward through all that moves.
-    vertices, velocities = torch.func.jvp(
-        lambda t: place_vertices(scenes, t), (times,), (torch.ones_like(times),)
-    )
+    vertices, velocities = torch.func.jvp(lambda t: place_vertices(scenes, t), (times,), (torch.ones_like(times),))
     count = times.shape[1] * cameras.height * cameras.width * samples**2
     limit = 2**28 if times.device.type == "cuda" else 2**21  # on the CPU: what stays in the cache
     chunk = max(1, limit // count)
@@ -202,9 +196,7 @@ def _shade(scenes: Scenes, owner: Tensor, vertices: Tensor) -> Tensor:
     tube = scenes.offsets[scenes.present][smooth][:, 0, 0, :2].norm(dim=-1) > 1e-6
     first, last = both[:, :, 0], both[:, :, -1]
     joined = tube[:, None, None, None]
-    first, last = (
-        torch.where(joined, first + last, end.sum(2, keepdim=True).expand_as(end)) for end in (first, last)
-    )
+    first, last = (torch.where(joined, first + last, end.sum(2, keepdim=True).expand_as(end)) for end in (first, last))
     both = torch.cat([first[:, :, None], both[:, :, 1:-1], last[:, :, None]], dim=2).flatten(2, 3)
     light = flat.clone()
     light[smooth] = grid_corners(_light(scenes, owner[smooth], both)[..., None])[..., 0]

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from data_tools.motion import JOINTS, STILL, wave
-from data_tools.shapes import COLUMNS, ROWS, Profile, cross_sections
+from data_tools.shapes import COLUMNS, Profile, cross_sections
 from data_tools.textures import Texture, texture_axes
 
 Vector = tuple[float, float, float]
@@ -18,7 +18,7 @@ ONE = wave(base=1.0)
 
 @dataclass
 class Joint:
-    """Turns all of a part beyond a height (from 0 to 1 of its length) about the axis at `direction` in its xy plane."""
+    """Turns all beyond a height (0 to 1 of the part's length) about the axis at `direction` in the part's xy plane."""
 
     height: float
     width: float
@@ -28,7 +28,7 @@ class Joint:
 
 @dataclass
 class Part:
-    """One tube. Its local z axis runs along it, from its socket at 0; its length and half-widths are in the scene's units.
+    """One tube. Its local z axis runs along it, from its socket at 0; lengths and half-widths are in scene units.
 
     attach: where its socket is, in the parent's coordinates (x, y off the spine, z along it).
     aim, side: directions of its z axis and (nearly) its x axis in the parent's frame at that place.

@@ -39,7 +39,7 @@ def sample_colour(dice: Dice) -> Colour:
         return colorsys.hsv_to_rgb(dice.uniform(0.03, 0.15), dice.uniform(0.3, 0.85), dice.uniform(0.2, 0.9))
     if manner == "vivid":
         return colorsys.hsv_to_rgb(hue, dice.uniform(0.6, 1.0), dice.uniform(0.5, 1.0))
-    value = {"grey": (0.2, 0.8), "light": (0.75, 1.0), "dark": (0.02, 0.2)}[manner]
+    value = {"grey": (0.2, 0.8), "light": (0.75, 1.0), "dark": (0.04, 0.25)}[manner]
     return colorsys.hsv_to_rgb(hue, dice.uniform(0, 0.15), dice.uniform(*value))
 
 

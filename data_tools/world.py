@@ -1,7 +1,7 @@
 """The procedural 4D world: scenes by seed, and batches of views for training.
 
-    scenes = sample_scenes([0, 1, 2])
-    context, target = sample_batch([0, 1, 2], input_views=12, target_views=8, size=64)
+scenes = sample_scenes([0, 1, 2])
+context, target = sample_batch([0, 1, 2], input_views=12, target_views=8, size=64)
 """
 
 import math
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from data_tools.body import Style
 from data_tools.camera_sampling import (
     SETUP_WEIGHTS,
     SETUPS,
@@ -18,7 +19,7 @@ from data_tools.camera_sampling import (
     target_views,
     views_tensor,
 )
-from data_tools.creatures import CREATURES, Style
+from data_tools.creatures import CREATURES
 from data_tools.dice import Dice
 from data_tools.motion import STILL, wave
 from data_tools.objects import OBJECTS
@@ -86,7 +87,9 @@ def _whole_motion(dice: Dice, style: Style, creature: bool, config: WorldConfig)
         else:
             turning[0], turning[2] = wave(0.0, 0.0, slope=turn), wave(facing, slope=dice.uniform(-1, 1) * e)
         if dice.coin(0.5):
-            path = [wave(0.0, dice.uniform(0, 0.15) * e, f, dice.unit(), slope=dice.uniform(-0.3, 0.3) * e) for _ in path]
+            path = [
+                wave(0.0, dice.uniform(0, 0.15) * e, f, dice.unit(), slope=dice.uniform(-0.3, 0.3) * e) for _ in path
+            ]
     return tuple(path), tuple(turning)
 
 
