@@ -33,16 +33,17 @@ SPLITS = ("train", "val", "test")
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")
 
 
-def load_scene(folder: str | Path, object_in_unit_sphere: bool = True) -> Scene:
+def load_scene(folder: str | Path, object_in_unit_sphere: bool = True, pictures_required: bool = True) -> Scene:
     """Read and check a scene folder: transforms.json, or transforms_train / _val / _test.json, and protocols.json.
 
     Everything but the pixels is checked here (SceneError names file, frame, value and remedy); pixels are decoded by
     Scene.views. object_in_unit_sphere: whether to check that the cameras stand around the unit sphere and see it.
+    pictures_required: whether every frame must have its picture; one without can still be rendered.
     """
     folder = Path(folder)
     frames: list[Frame] = []
     for path, split in _transforms_files(folder):
-        frames += _read_file(path, split, object_in_unit_sphere)
+        frames += _read_file(path, split, object_in_unit_sphere, pictures_required)
     _check_together(folder, frames)
     frames = _number_moments(frames)
     protocols = make_protocols(frames) | split_protocol(frames)
@@ -101,7 +102,7 @@ def _transforms_files(folder: Path) -> list[tuple[Path, str]]:
     return found
 
 
-def _read_file(path: Path, split: str, object_in_unit_sphere: bool) -> list[Frame]:
+def _read_file(path: Path, split: str, object_in_unit_sphere: bool, pictures_required: bool) -> list[Frame]:
     content = read_json(path)
     entries = content.get("frames")
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
@@ -112,7 +113,11 @@ def _read_file(path: Path, split: str, object_in_unit_sphere: bool) -> list[Fram
         raise SceneError(path, problems)
     names = [_find_picture(path.parent, entry["file_path"]) for entry in entries]
     lens = {**content, **entries[0]}
-    size = _check_sizes(path, names, lens)
+    missing = [name for name in names if not (path.parent / name).is_file()]
+    if missing and (pictures_required or len(missing) == len(names)):
+        remedy = f"no such file in {path.parent}. Put it there or drop the frame."
+        raise SceneError(path, [f"missing image '{name}': {remedy}" for name in missing])
+    size = _check_sizes(path, [name for name in names if name not in missing], lens)
     cameras = _make_cameras(lens, [entry["transform_matrix"] for entry in entries], size)
     if object_in_unit_sphere:
         problems = check_placement(cameras, names)
@@ -181,16 +186,7 @@ def _find_picture(folder: Path, file_path: str) -> str:
 
 
 def _check_sizes(path: Path, names: Sequence[str], lens: dict[str, Any]) -> tuple[int, int]:
-    """Every picture's existence and size, from the headers; the size that they share."""
-    missing = [name for name in names if not (path.parent / name).is_file()]
-    if missing:
-        raise SceneError(
-            path,
-            [
-                f"missing image '{name}': no such file in {path.parent}. Put it there or drop the frame."
-                for name in missing
-            ],
-        )
+    """The size that all pictures share, from their headers."""
     with ThreadPoolExecutor(THREADS) as pool:
         sizes = list(pool.map(lambda name: picture_size(path.parent / name), names))
     usual = Counter(sizes).most_common(1)[0][0]
