@@ -1,0 +1,1 @@
+"""Scores: of reconstructions on posed scenes, and of speed."""

@@ -1,0 +1,236 @@
+"""Score a model, and the baselines that need none, on unseen views and times of posed scenes.
+
+python -m eval.novel_view --scenes DIR --protocols all --model nano -o OUT writes OUT/report.md, OUT/report.json, a
+contact sheet for every scene and protocol in OUT/sheets, and OUT/scenes/NAME.json as each scene is done: the same
+command goes on where it was stopped; --restart begins again.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
+
+from eval.baselines import BASELINES
+from eval.protocols import choose_protocols, find_scenes, load_views
+from eval.report import SceneScores, format_pair, summarize, to_markdown
+from eval.scores import score_pictures
+from lrm4d.cameras import Cameras
+from lrm4d.checkpoint import read_json, write_text
+from lrm4d.export.contact_sheet import reconstruction_sheet
+from lrm4d.metrics import why_no_lpips
+from lrm4d.scenes import load_scene
+from lrm4d.scenes.pictures import save_picture
+from lrm4d.video import to_bytes
+from lrm4d.views import Views
+
+Predictor = Callable[[Views, Cameras, Tensor], Tensor]
+"""(inputs, target cameras, target times) -> pictures [target, 3, height, width] on white."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is scored and how; scores made for another task are not mixed in.
+
+    protocols: "all" or "name,name". model: a name or folder, or "none". weights: a hash of the model's weights.
+    size: pixels of the longer side, None for the pictures' own.
+    """
+
+    protocols: str
+    model: str
+    weights: str
+    size: int | None
+    time_ignored_model: bool
+    with_lpips: bool
+
+
+def load_predictors(task: Task, device: str) -> dict[str, Predictor]:
+    """The methods to score: the baselines, and the model if there is one."""
+    if task.model == "none":
+        return dict(BASELINES)
+    from lrm4d.pipeline import Reconstructor  # the baselines alone must run without the network's requirements
+
+    reconstructor = Reconstructor.from_pretrained(task.model, device)
+    name = Path(task.model).name
+
+    def predict(inputs: Views, cameras: Cameras, times: Tensor) -> Tensor:
+        pictures = reconstructor.render(reconstructor.reconstruct(inputs), cameras, times)
+        # Scored as they would be written: in 8 bits.
+        return to_bytes(pictures).float() / 255
+
+    def predict_without_time(inputs: Views, cameras: Cameras, times: Tensor) -> Tensor:
+        still = Views(inputs.images, inputs.alphas, inputs.cameras, torch.full_like(inputs.times, 0.5))
+        return predict(still, cameras, torch.full_like(times, 0.5))
+
+    models: dict[str, Predictor] = {name: predict}
+    if task.time_ignored_model:
+        models[f"{name}, time ignored"] = predict_without_time
+    return BASELINES | models
+
+
+def score_scene(
+    folder: Path, task: Task, predictors: dict[str, Predictor], sheets: Path, advance: Callable[[str], None]
+) -> SceneScores:
+    """{protocol: {method: scores}} of one scene, with a contact sheet a protocol; advance is called after each."""
+    scene = load_scene(folder)
+    result: SceneScores = {}
+    for protocol in choose_protocols(task.protocols, scene):
+        input_paths, target_paths = scene.protocol(protocol)
+        inputs, truth = load_views(scene, input_paths, task.size), load_views(scene, target_paths, task.size)
+        result[protocol] = {}
+        for method, predict in predictors.items():
+            start = time.perf_counter()
+            prediction = predict(inputs, truth.cameras, truth.times)
+            seconds = time.perf_counter() - start
+            scores = score_pictures(prediction, truth, task.with_lpips)
+            result[protocol][method] = scores | {"seconds": round(seconds, 3)}
+            if method == _shown_method(task):
+                title = f"{scene.name}, {protocol}, {method}: {scores['psnr']:.2f} dB"
+                sheet = _make_sheet(inputs, prediction, truth, target_paths, title)
+                save_picture(sheets / f"{scene.name}_{protocol}.png", sheet)
+        advance(f"{scene.name} {protocol}")
+    return result
+
+
+def run(task: Task, folders: Sequence[Path], output: Path, restart: bool, device: str) -> dict[str, SceneScores]:
+    """Score every scene that has no scores in the output folder yet; {scene: {protocol: {method: scores}}}."""
+    if task.with_lpips and why_no_lpips():
+        raise ValueError(f"--lpips: not available: {why_no_lpips()}.")
+    done = {} if restart else _read_done(task, folders, output)
+    todo = [folder for folder in folders if folder.name not in done]
+    predictors = load_predictors(task, device) if todo else {}
+    steps = {folder: len(choose_protocols(task.protocols, load_scene(folder))) for folder in todo}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        bar = progress.add_task("scoring", total=sum(steps.values()))
+        for folder in todo:
+            done[folder.name] = score_scene(
+                folder,
+                task,
+                predictors,
+                output / "sheets",
+                lambda text: progress.update(bar, advance=1, description=text),
+            )
+            content = {"task": vars(task), "scores": done[folder.name]}
+            write_text(_scene_file(output, folder.name), json.dumps(content, indent=1) + "\n")
+            progress.console.print(_line(folder.name, done[folder.name], _shown_method(task)))
+    return {folder.name: done[folder.name] for folder in folders}
+
+
+def write_report(scenes: dict[str, SceneScores], task: Task, source: str, output: Path) -> str:
+    """Write report.json and report.md; returns the Markdown."""
+    notes: dict[str, Any] = {
+        "model": task.model + (f" (weights {task.weights})" if task.weights else ""),
+        "scenes": f"{len(scenes)} of {source}",
+        "size": task.size or "the pictures' own",
+    }
+    if not task.with_lpips:
+        notes["LPIPS"] = f"not computed: {why_no_lpips() or 'asked for with --lpips'}"
+    content = {"notes": notes, "mean": summarize(scenes), "scenes": scenes}
+    markdown = to_markdown(scenes, notes)
+    write_text(output / "report.json", json.dumps(content, indent=1) + "\n")
+    write_text(output / "report.md", markdown)
+    return markdown
+
+
+def hash_weights(model: str) -> str:
+    """The first 12 digits of the SHA-256 of a model's weights; "" for no model, and for one that is not on disk."""
+    if model == "none":
+        return ""
+    from lrm4d.reconstruction.pretrained import SHIPPED
+
+    files = [folder / "model.safetensors" for folder in (SHIPPED / model, Path(model))]
+    found = next((file for file in files if file.is_file()), None)
+    return hashlib.sha256(found.read_bytes()).hexdigest()[:12] if found else ""
+
+
+def _read_done(task: Task, folders: Sequence[Path], output: Path) -> dict[str, SceneScores]:
+    """The scores that an earlier run of the same task left; those of another task are an error."""
+    done = {}
+    for folder in folders:
+        path = _scene_file(output, folder.name)
+        if not path.exists():
+            continue
+        content = read_json(path)
+        if content.get("task") != vars(task):
+            raise ValueError(
+                f"{path}: holds scores of {content.get('task')}, and this run is {vars(task)}; "
+                "use another folder with -o, or --restart to score again."
+            )
+        done[folder.name] = content["scores"]
+    return done
+
+
+def _scene_file(output: Path, name: str) -> Path:
+    return output / "scenes" / f"{name}.json"
+
+
+def _line(name: str, scores: SceneScores, method: str) -> str:
+    """A scene's PSNR / PSNR object of one method, for the log."""
+    cells = [f"{protocol} {format_pair(one[method])}" for protocol, one in scores.items()]
+    return f"{name}: {method}: " + ", ".join(cells)
+
+
+def _shown_method(task: Task) -> str:
+    return "nearest view" if task.model == "none" else Path(task.model).name
+
+
+def _make_sheet(
+    inputs: Views, prediction: Float[Tensor, "target 3 h w"], truth: Views, paths: Sequence[str], title: str
+) -> Float[Tensor, "3 sheet_height sheet_width"]:
+    white = torch.ones(3)
+    labels = [Path(path).stem for path in paths]
+    return reconstruction_sheet(inputs.composite(white), prediction, truth.composite(white), labels, title)
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m eval.novel_view", description=__doc__.split("\n")[0])
+    parser.add_argument("--scenes", required=True, help="a scene folder, or a folder of them")
+    parser.add_argument("--protocols", default="all", help='"all" (default) or names with commas between')
+    parser.add_argument("--model", default="nano", help='weights by name or folder; "none" scores the baselines alone')
+    parser.add_argument("--size", type=int, help="resize to this many pixels (the longer side)")
+    parser.add_argument("--limit", type=int, help="only the first N scenes")
+    parser.add_argument("--time-ignored-model", action="store_true", help="also the model told that all times are one")
+    parser.add_argument("--lpips", action="store_true", help="also LPIPS (needs the package lpips)")
+    parser.add_argument("--device", default="auto", help="where the model runs: auto (default), cpu, cuda")
+    parser.add_argument("--restart", action="store_true", help="score again what is scored already")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the folder of the report")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; 0 if all went well, 2 with a message if the input is wrong."""
+    options = parse_arguments(arguments)
+    try:
+        task = Task(
+            protocols=options.protocols,
+            model=options.model,
+            weights=hash_weights(options.model),
+            size=options.size,
+            time_ignored_model=options.time_ignored_model,
+            with_lpips=options.lpips,
+        )
+        folders = find_scenes(options.scenes, options.limit)
+        scenes = run(task, folders, options.output, options.restart, options.device)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    markdown = write_report(scenes, task, options.scenes, options.output)
+    print(markdown.split("\n## ")[0])
+    print(f"written: {options.output / 'report.md'}, report.json, scenes/, sheets/")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
