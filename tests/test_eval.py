@@ -12,6 +12,9 @@ from eval.protocols import choose_protocols, find_scenes, load_views
 from eval.report import summarize, to_markdown
 from eval.scores import mean_scores, score_pictures
 from lrm4d.metrics import masked_psnr, object_mask, psnr
+from lrm4d.reconstruction import ReconstructionModel
+from lrm4d.reconstruction.config import ModelConfig
+from lrm4d.reconstruction.pretrained import save_pretrained
 from lrm4d.scenes import load_scene, save_scene
 from lrm4d.scenes.pictures import load_pictures, save_pictures
 from lrm4d.trajectories import cameras_around
@@ -149,6 +152,21 @@ def test_the_command_scores_resumes_and_refuses_to_mix(scenes, tmp_path, capsys)
     assert "--restart to score again" in capsys.readouterr().err
     assert novel_view.main(["--scenes", str(tmp_path / "nowhere"), "--model", "none", "-o", str(output)]) == 2
     assert "no scene here" in capsys.readouterr().err
+
+
+def test_a_model_is_scored_beside_the_baselines(scenes, tmp_path):
+    torch.manual_seed(0)
+    config = ModelConfig(width=64, layers=1, near=None, far=None, residual_start=True)
+    save_pretrained(ReconstructionModel(config), tmp_path / "tiny")
+    command = ["--scenes", str(scenes / "a"), "--protocols", "random", "--model", str(tmp_path / "tiny")]
+    assert novel_view.main([*command, "--time-ignored-model", "--device", "cpu", "-o", str(tmp_path / "out")]) == 0
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    scores = report["mean"]["random"]
+    assert list(scores) == ["white", "nearest view", "time ignored", "tiny", "tiny, time ignored"]
+    assert 0 < scores["tiny"]["psnr"] < 60 and scores["tiny"] != scores["tiny, time ignored"]
+    # Other weights under the same name are another task.
+    save_pretrained(ReconstructionModel(config), tmp_path / "tiny")
+    assert novel_view.main([*command, "--time-ignored-model", "-o", str(tmp_path / "out")]) == 2
 
 
 def test_renders_on_disk_are_scored(scenes, tmp_path, capsys):

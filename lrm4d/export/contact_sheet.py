@@ -50,10 +50,13 @@ def reconstruction_sheet(
     title: str = "",
     most_columns: int = 8,
 ) -> Float[Tensor, "3 sheet_height sheet_width"]:
-    """Rows input, prediction, truth and error; columns chosen evenly among the targets (and the inputs)."""
-    chosen = spread(len(prediction), most_columns)
+    """Rows input, prediction, truth and error; columns chosen evenly among the targets, and among the inputs.
+
+    target_labels stand over the columns of the targets; the inputs have nothing to do with what is below them.
+    """
+    chosen, given = spread(len(prediction), most_columns), spread(len(inputs), most_columns)
     rows = {
-        "input": inputs[spread(len(inputs), most_columns)],
+        f"input {len(given)}/{len(inputs)}": inputs[given],
         "prediction": prediction[chosen],
         "truth": truth[chosen],
         "error": error_pictures(prediction[chosen], truth[chosen]),
