@@ -71,7 +71,7 @@ def assembly(dice: Dice, style: Style) -> list[Part]:
         x, y = math.cos(angle) * host.widths[0] * 0.7, math.sin(angle) * host.widths[1] * 0.7
         attach = (x, y, (h - host.origin) * host.length)
         aim = (x / host.widths[0], y / host.widths[1], 3 * (h - 0.5) + dice.uniform(-0.3, 0.3))
-        socket = tuple(body.swing(dice.uniform(0, 0.6), dice.unit()) if dice.coin(0.4) else STILL for _ in range(3))
+        socket = tuple(body.swing(dice.uniform(0.1, 0.8), dice.unit()) if dice.coin(0.5) else STILL for _ in range(3))
         slide = STILL
         if dice.coin(0.15):
             slide = body.swing(0.3 * size, dice.unit())
@@ -218,5 +218,5 @@ def grid(dice: Dice, style: Style) -> list[Part]:
     return body.parts
 
 
-OBJECTS = ((assembly, 3.0), (deforming, 2.0), (grid, 1.2))
+OBJECTS = ((assembly, 3.0), (deforming, 3.0), (grid, 1.2))
 """Makers of objects and their weights."""

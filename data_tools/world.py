@@ -5,9 +5,10 @@ context, target = sample_batch([0, 1, 2], input_views=12, target_views=8, size=6
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from data_tools.body import Style
 from data_tools.camera_sampling import (
@@ -40,8 +41,8 @@ class WorldConfig:
     rigid: share that moves as a whole on top. speed: factor on all motion.
     """
 
-    creatures: float = 0.72
-    static: float = 0.06
+    creatures: float = 0.75
+    static: float = 0.05
     rigid: float = 0.2
     speed: float = 1.0
 
@@ -80,7 +81,7 @@ def _whole_motion(dice: Dice, style: Style, creature: bool, config: WorldConfig)
         turning[0] = wave(0.0, dice.choose((dice.uniform(0, 0.15), dice.uniform(0.1, 0.4))) * e, f, dice.unit())
         turning[1] = wave(0.0, dice.uniform(0, 0.06) * e, f, dice.unit())
         turning[2] = wave(facing, dice.uniform(0, 0.12) * e, f, dice.unit())
-    if dice.coin(config.rigid if creature else 2 * config.rigid):
+    if dice.coin(config.rigid if creature else 2.5 * config.rigid):
         turn = dice.choose((dice.uniform(-1, 1), dice.uniform(-3, 3)), (2, 1)) * e
         if dice.coin(0.6):
             turning[2] = wave(facing, 0.0, slope=turn)
@@ -93,31 +94,39 @@ def _whole_motion(dice: Dice, style: Style, creature: bool, config: WorldConfig)
     return tuple(path), tuple(turning)
 
 
-def sample_scene(generator: torch.Generator, config: WorldConfig = WorldConfig()) -> Scenes:
-    """A random scene, as a batch of one, fitted into the unit sphere over its whole clip."""
+def _sample_unfitted(generator: torch.Generator, config: WorldConfig) -> Scenes:
     description = describe_scene(Dice(generator), config)
     noise = torch.randn(2, len(description.parts), ROWS, COLUMNS, generator=generator)
-    return fit_unit_sphere(pack_description(description, noise))
+    return pack_description(description, noise)
 
 
-def sample_scenes(seeds: list[int], config: WorldConfig = WorldConfig()) -> Scenes:
+def sample_scene(generator: torch.Generator, config: WorldConfig = WorldConfig()) -> Scenes:
+    """A random scene, as a batch of one, fitted into the unit sphere over its whole clip."""
+    return fit_unit_sphere(_sample_unfitted(generator, config))
+
+
+def sample_scenes(seeds: list[int], config: WorldConfig = WorldConfig(), device: torch.device | str = "cpu") -> Scenes:
     """The scenes of seeds; a seed gives the same scene in any batch."""
-    return stack_scenes([sample_scene(generator_of(seed), config) for seed in seeds])
+    scenes = stack_scenes([_sample_unfitted(generator_of(seed), config) for seed in seeds])
+    return fit_unit_sphere(scenes.to(device))
 
 
 def fit_unit_sphere(scenes: Scenes) -> Scenes:
     """The scenes moved and scaled so that all their vertices, over the clip, just fit the unit sphere."""
-    times = torch.linspace(0, 1, BOUND_TIMES).expand(len(scenes), -1)
-    vertices = place_vertices(scenes, times)
+    device, count = scenes.scales.device, len(scenes)
+    times = torch.linspace(0, 1, BOUND_TIMES, device=device).expand(count, -1)
+    vertices = place_vertices(scenes, times).flatten(1, 2)
     owner = scenes.present.nonzero()[:, 0]
-    centres, scales = scenes.centres.clone(), scenes.scales.clone()
-    for i in range(len(scenes)):
-        points = vertices[owner == i].reshape(-1, 3)
-        centre = 0.5 * (points.amin(0) + points.amax(0))
-        radius = (points - centre).norm(dim=-1).amax()
-        centres[i] += centre * scales[i]
-        scales[i] *= radius
-    return Scenes(**{**vars(scenes), "centres": centres, "scales": scales})
+
+    def over_parts(values: Tensor, reduce: str) -> Tensor:
+        """Least or greatest [scene, k] of values [part, k]."""
+        index = owner[:, None].expand_as(values)
+        return values.new_zeros(count, values.shape[1]).scatter_reduce(0, index, values, reduce, include_self=False)
+
+    centre = 0.5 * (over_parts(vertices.amin(1), "amin") + over_parts(vertices.amax(1), "amax"))
+    away = (vertices - centre[owner][:, None]).square().sum(-1).amax(1)
+    radius = over_parts(away[:, None], "amax")[:, 0].sqrt()
+    return replace(scenes, centres=scenes.centres + centre * scenes.scales[:, None], scales=scenes.scales * radius)
 
 
 def sample_batch(
@@ -137,7 +146,7 @@ def sample_batch(
     scenes, poses, times, fovs = [], [], [], []
     for seed in seeds:
         generator = generator_of(seed)
-        scenes.append(sample_scene(generator, config))
+        scenes.append(_sample_unfitted(generator, config))
         dice = Dice(generator)
         chosen = setup or dice.choose(SETUPS, SETUP_WEIGHTS)
         context_poses, context_times, fov = context_views(dice, input_views, chosen)
@@ -146,7 +155,8 @@ def sample_batch(
         times.append(context_times + target_times)
         fovs.append(fov)
     cameras = make_cameras(poses, fovs, size, size).to(device)
-    seen = render(stack_scenes(scenes).to(device), cameras, views_tensor(times).to(device), samples)
+    fitted = fit_unit_sphere(stack_scenes(scenes).to(device))
+    seen = render(fitted, cameras, views_tensor(times).to(device), samples)
     return seen[:, :input_views], seen[:, input_views:]
 
 
