@@ -14,7 +14,7 @@ class LossWeights:
     alpha: float = 2.0
     ssim: float = 0.2
     depth: float = 0.3
-    match: float = 0.02
+    match: float = 0.05
     flow: float = 0.1
 
 
@@ -61,7 +61,7 @@ class TrainConfig:
     fixed_scenes: int = 0
     checkpoint_minutes: float = 5.0
     log_every: int = 20
-    sample_every: int = 500
+    sample_every: int = 250
     start_from: str | None = None
     deepspeed: dict[str, Any] = field(default_factory=dict)
 

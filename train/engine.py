@@ -1,7 +1,9 @@
 """DeepSpeed, and nothing else of the project imports it: the engine, its configuration, its checkpoints."""
 
 import json
+import math
 import os
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -113,17 +115,33 @@ class Engine:
         return self.engine(*inputs)
 
     def step(self, loss: Tensor, learning_rate: float) -> float:
-        """Backward and one update; returns the norm of the gradient before clipping."""
+        """Backward and one update; returns the norm of the gradient before clipping.
+
+        A gradient that is not finite changes nothing: the step is skipped.
+        """
         for group in self.engine.optimizer.param_groups:
             group["lr"] = learning_rate
         self.engine.backward(loss)
+        norm = self._gradient_norm()
+        if norm is not None and not math.isfinite(norm):
+            self.engine.zero_grad()
+            return norm
         self.engine.step()
-        norm = self.engine.get_global_grad_norm()
-        return float(norm) if norm is not None else float("nan")
+        if norm is None:  # ZeRO keeps the gradients to itself, and their norm
+            norm = float(self.engine.get_global_grad_norm())
+        return norm
 
-    def save(self, folder: Path, step: int) -> None:
-        """Write folder/step_N and then point folder/latest to it; older ones but one are removed."""
+    def _gradient_norm(self) -> float | None:
+        gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
+        return float(torch.nn.utils.get_total_norm(gradients)) if gradients else None
+
+    def save(self, folder: Path, step: int, keep: int = 2) -> None:
+        """Write folder/step_N and then point folder/latest to it; only the newest `keep` stay."""
         self.engine.save_checkpoint(str(folder), tag=f"step_{step}", client_state={"step": step})
+        if self.engine.global_rank == 0:
+            saved = sorted(folder.glob("step_*"), key=lambda path: int(path.name.removeprefix("step_")))
+            for old in saved[:-keep]:
+                shutil.rmtree(old)
 
     def load(self, folder: Path) -> int:
         """Resume from the latest checkpoint in a folder; returns its step, 0 if there is none."""

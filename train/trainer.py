@@ -1,6 +1,7 @@
 """The loop: batches in, updates out, with a log, sample pictures and checkpoints to resume from."""
 
 import json
+import math
 import time
 from pathlib import Path
 
@@ -83,10 +84,8 @@ def _step(
     losses = reconstruction_losses(answer, context, targets, config.loss, geometry_weight_at(config, step))
     total = torch.stack(list(losses.values())).sum()
     values = {name: value.item() for name, value in losses.items()}
-    if not torch.isfinite(total):
-        raise FloatingPointError(f"step {step}: the loss is not finite: {values}.")
     norm = engine.step(total, learning_rate_at(config, step))
-    return {"loss": total.item(), **values, "norm": norm}
+    return {"loss": total.item(), **values, "norm": norm, "skipped": float(not math.isfinite(norm))}
 
 
 def _save(engine: Engine, folder: Path, step: int, rank: int) -> None:

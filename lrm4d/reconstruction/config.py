@@ -52,4 +52,4 @@ CONFIGS: dict[str, ModelConfig] = {
     "base": ModelConfig(width=768, layers=12),
     "large": ModelConfig(width=1024, layers=24),
 }
-"""The named sizes: `nano` and `small` with all that helps a small training budget, `base` and `large` as the paper's."""
+"""The named sizes: `nano` and `small` with all that helps a small training budget, the others as the paper's."""

@@ -44,21 +44,32 @@ inline __attribute__((always_inline)) float exp_of_negative(float x) {
   return p * scale;
 }
 
+// A picture with its last row and column doubled, so that a look-up never leaves it, and with a map of where a look-up
+// finds anything: most places along a ray project beside the object, and need no more than that.
 struct Picture {
-  const float* pixels;  // [height, width, 4], premultiplied
   int height, width;
+  std::vector<float> pixels;  // [height + 1, width + 1, 4], premultiplied
+  std::vector<uint8_t> occupied;  // [height + 1, width + 1]: any coverage in the pixel, right of it and below
 
-  // Bilinear, pixel centres at +0.5, clamped to the border.
-  Rgba at(float x, float y) const {
-    float left = std::min(std::max(x - 0.5f, 0.0f), (float)(width - 1));
-    float top = std::min(std::max(y - 0.5f, 0.0f), (float)(height - 1));
-    int column = (int)left, row = (int)top;
-    int right = std::min(column + 1, width - 1), below = std::min(row + 1, height - 1);
-    float fx = left - column, fy = top - row;
-    const float* upper = pixels + (int64_t)row * width * 4;
-    const float* lower = pixels + (int64_t)below * width * 4;
-    Rgba a = load(upper + column * 4), b = load(upper + right * 4);
-    Rgba c = load(lower + column * 4), d = load(lower + right * 4);
+  Picture(const float* source, int64_t rows, int64_t columns)
+      : height((int)rows), width((int)columns), pixels((rows + 1) * (columns + 1) * 4), occupied((rows + 1) * (columns + 1)) {
+    const int64_t stride = columns + 1;
+    for (int64_t r = 0; r <= rows; ++r) {
+      for (int64_t c = 0; c <= columns; ++c) {
+        const float* from = source + (std::min(r, rows - 1) * columns + std::min(c, columns - 1)) * 4;
+        std::memcpy(&pixels[(r * stride + c) * 4], from, 4 * sizeof(float));
+        if (from[3] <= 0) continue;
+        for (int64_t i = std::max<int64_t>(r - 1, 0); i <= r; ++i) {
+          for (int64_t j = std::max<int64_t>(c - 1, 0); j <= c; ++j) occupied[i * stride + j] = 1;
+        }
+      }
+    }
+  }
+
+  Rgba at(int index, float fx, float fy) const {
+    const float* upper = pixels.data() + (int64_t)index * 4;
+    const float* lower = upper + (width + 1) * 4;
+    Rgba a = load(upper), b = load(upper + 4), c = load(lower), d = load(lower + 4);
     Rgba up = a + (b - a) * fx, down = c + (d - c) * fx;
     return up + (down - up) * fy;
   }
@@ -67,11 +78,14 @@ struct Picture {
 // What one view says of every step along one ray, and room for where the steps fall in its picture.
 struct Answers {
   std::vector<float> covered, agreeing, valid, x, y;
-  explicit Answers(int64_t steps) : covered(steps), agreeing(steps), valid(steps), x(steps), y(steps) {}
+  std::vector<int32_t> index;
+  explicit Answers(int64_t steps)
+      : covered(steps), agreeing(steps), valid(steps), x(steps), y(steps), index(steps) {}
 };
 
 // Three passes, so that the first and the last run on whole registers and only the look-up goes one by one.
-LRM4D_CLONES void ask_view(const Picture& picture, const float* projection, const float* origin, const float* direction,
+// Bilinear, pixel centres at +0.5, clamped to the border. Returns whether the view covers any step.
+LRM4D_CLONES bool ask_view(const Picture& picture, const float* projection, const float* origin, const float* direction,
                            const float* __restrict distances, int64_t steps, const float* color, float sharpness,
                            Answers& answers) {
   float start[3], slope[3];  // homogeneous pixel coordinates are linear in the distance
@@ -85,34 +99,44 @@ LRM4D_CLONES void ask_view(const Picture& picture, const float* projection, cons
   float* __restrict valid = answers.valid.data();
   float* __restrict covered = answers.covered.data();
   float* __restrict difference = answers.agreeing.data();
+  int32_t* __restrict indices = answers.index.data();
   const float right = (float)picture.width, bottom = (float)picture.height;
+  const int32_t stride = picture.width + 1;
   for (int64_t s = 0; s < steps; ++s) {
     float z = start[2] + distances[s] * slope[2];
     float inverse = 1.0f / z;
     float x = (start[0] + distances[s] * slope[0]) * inverse, y = (start[1] + distances[s] * slope[1]) * inverse;
     bool inside = (z > 0) & (x >= 0) & (x <= right) & (y >= 0) & (y <= bottom);
     valid[s] = inside ? 1.0f : 0.0f;
-    xs[s] = x;
-    ys[s] = y;
+    x = inside ? std::min(std::max(x - 0.5f, 0.0f), right - 1) : 0.0f;
+    y = inside ? std::min(std::max(y - 0.5f, 0.0f), bottom - 1) : 0.0f;
+    int32_t column = (int32_t)x, row = (int32_t)y;
+    xs[s] = x - (float)column;
+    ys[s] = y - (float)row;
+    indices[s] = row * stride + column;
   }
+  bool any = false;
   for (int64_t s = 0; s < steps; ++s) {
     covered[s] = 0;
     difference[s] = 0;
-    if (valid[s] == 0.0f) continue;
-    Rgba sample = picture.at(xs[s], ys[s]);
-    covered[s] = sample[3];
-    if (sample[3] <= 0) continue;
+    if (!picture.occupied[indices[s]] || valid[s] == 0.0f) continue;
+    any = true;
+    Rgba sample = picture.at(indices[s], xs[s], ys[s]);
     float inverse = 1.0f / std::max(sample[3], 1e-3f);
     float r = sample[0] * inverse - color[0], g = sample[1] * inverse - color[1], b = sample[2] * inverse - color[2];
+    covered[s] = sample[3];
     difference[s] = r * r + g * g + b * b;
   }
+  if (!any) return false;
   for (int64_t s = 0; s < steps; ++s) difference[s] = covered[s] * exp_of_negative(-sharpness * difference[s]);
+  return true;
 }
 
-LRM4D_CLONES void add_answers(const Answers& answers, float weight, int64_t steps, float* __restrict sum) {
+LRM4D_CLONES void add_answers(const Answers& answers, bool covers, float weight, int64_t steps, float* __restrict sum) {
+  for (int64_t s = 0; s < steps; ++s) sum[2 * steps + s] += weight * answers.valid[s];
+  if (!covers) return;
   for (int64_t s = 0; s < steps; ++s) sum[s] += weight * answers.covered[s];
   for (int64_t s = 0; s < steps; ++s) sum[steps + s] += weight * answers.agreeing[s];
-  for (int64_t s = 0; s < steps; ++s) sum[2 * steps + s] += weight * answers.valid[s];
 }
 
 // pictures [view, height, width, 4], projections [view, 3, 4], weights [pixel, view, width], origins, directions and
@@ -124,6 +148,8 @@ Tensor gather_evidence(const Tensor& pictures, const Tensor& projections, const 
   const int64_t channels = 3 * widths;
   Tensor evidence = torch::stable::new_empty(distances, {pixels, steps, channels});
   float* out = (float*)evidence.mutable_data_ptr();
+  std::vector<Picture> padded;
+  for (int64_t v = 0; v < views; ++v) padded.emplace_back(floats(pictures) + v * height * width * 4, height, width);
   torch::stable::parallel_for(0, pixels, 64, [&](int64_t begin, int64_t end) {
     Answers answers(steps);
     std::vector<float> sums(channels * steps);
@@ -132,11 +158,10 @@ Tensor gather_evidence(const Tensor& pictures, const Tensor& projections, const 
       for (int64_t v = 0; v < views; ++v) {
         const float* weight = floats(weights) + (p * views + v) * widths;
         if (std::all_of(weight, weight + widths, [](float w) { return w == 0.0f; })) continue;
-        Picture picture{floats(pictures) + v * height * width * 4, (int)height, (int)width};
-        ask_view(picture, floats(projections) + v * 12, floats(origins) + p * 3, floats(directions) + p * 3,
+        const bool covers = ask_view(padded[v], floats(projections) + v * 12, floats(origins) + p * 3, floats(directions) + p * 3,
                  floats(distances) + p * steps, steps, floats(colors) + p * 3, (float)sharpness, answers);
         for (int64_t k = 0; k < widths; ++k) {
-          if (weight[k] != 0.0f) add_answers(answers, weight[k], steps, sums.data() + 3 * k * steps);
+          if (weight[k] != 0.0f) add_answers(answers, covers, weight[k], steps, sums.data() + 3 * k * steps);
         }
       }
       for (int64_t k = 0; k < widths; ++k) {

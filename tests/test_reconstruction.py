@@ -1,0 +1,257 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lrm4d.cameras import Cameras, intrinsics_from_fov, look_at, project
+from lrm4d.reconstruction import CONFIGS, ModelConfig, ReconstructionModel, evidence
+from lrm4d.reconstruction.attention import attend_by_sdpa
+from lrm4d.reconstruction.gaussian_head import activate, activate_from_pixels, place_on_rays
+from lrm4d.reconstruction.pretrained import load_pretrained, save_pretrained
+from lrm4d.reconstruction.tokenizer import cut_patches, find_empty_patches
+from lrm4d.views import Views
+
+TINY = ModelConfig(width=64, layers=2, head_width=32)
+TINY_WITH_ALL = replace(TINY, near=None, far=None, residual_start=True, evidence_distances=12, evidence_features=4)
+
+
+def cameras_around(count: int, width: int, height: int, seed: int = 0) -> Cameras:
+    origins = torch.randn(count, 3, generator=torch.Generator().manual_seed(seed))
+    origins = 2.7 * torch.nn.functional.normalize(origins, dim=-1)
+    intrinsics = intrinsics_from_fov(0.857, width, height).expand(count, 3, 3)
+    return Cameras(look_at(origins, torch.zeros(3)), intrinsics, width, height)
+
+
+def sphere_views(scenes: int, count: int, width: int = 32, height: int = 24, radius: float = 0.5) -> Views:
+    """A sphere, each point coloured by its position, seen from around, by intersecting every ray."""
+    cameras = cameras_around(scenes * count, width, height)
+    origins, directions = cameras.rays()
+    middle = -(origins * directions).sum(-1, keepdim=True)
+    nearest = origins + middle * directions
+    half = (radius**2 - nearest.square().sum(-1, keepdim=True)).clamp(min=0).sqrt()
+    points = origins + (middle - half) * directions
+    alphas = (half > 0).float().movedim(-1, -3)
+    images = (points.movedim(-1, -3) / radius + 1) / 2 * alphas
+    times = torch.linspace(0, 1, count).repeat(scenes)
+    views = Views(images, alphas, cameras, times)
+    return Views(
+        *(x.unflatten(0, (scenes, count)) for x in (images, alphas)),
+        *(views.cameras.reshape(scenes, count), times.unflatten(0, (scenes, count))),
+    )
+
+
+def build(config: ModelConfig) -> ReconstructionModel:
+    torch.manual_seed(0)
+    return ReconstructionModel(config).eval()
+
+
+@pytest.mark.parametrize(("name", "millions"), [("base", 86.4), ("large", 304.0)])
+def test_parameter_counts_are_the_papers(name, millions):
+    with torch.device("meta"):
+        model = ReconstructionModel(CONFIGS[name])
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.05)
+    width, layers = CONFIGS[name].width, CONFIGS[name].layers
+    linear = layers * 12 * width**2 + 640 * width + 1280 * width
+    norms = width * (2 * layers + 2) + 2 * 64 * layers
+    assert sum(p.numel() for p in model.parameters()) == linear + norms
+
+
+@pytest.mark.parametrize(("name", "shape"), [("nano", (256, 8)), ("small", (384, 12))])
+def test_small_sizes(name, shape):
+    assert (CONFIGS[name].width, CONFIGS[name].layers) == shape
+    assert CONFIGS[name].evidence_distances > 0 and CONFIGS[name].residual_start
+
+
+@pytest.mark.parametrize("config", [TINY, TINY_WITH_ALL], ids=["paper", "evidence"])
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_any_number_of_views_and_any_multiple_of_the_patch(config, count):
+    views = sphere_views(1, count, width=40, height=16)
+    gaussians = build(config)(views).gaussians
+    kept = ~find_empty_patches(views, 8)
+    expected = (views.alphas > 0).sum() if config.residual_start else 64 * kept.sum()
+    assert gaussians.means.shape == (1, int(expected), 3)
+    assert all(torch.isfinite(value).all() for value in gaussians.tensors().values())
+    assert gaussians.means.abs().max() <= 1
+
+
+def test_a_size_that_cannot_be_cut_is_refused():
+    with pytest.raises(ValueError, match="multiples of 8, for example 32 x 16"):
+        build(TINY)(sphere_views(1, 1, width=33, height=17))
+
+
+def test_empty_patches_make_no_tokens_and_no_gaussians():
+    views = sphere_views(1, 3)
+    alphas = views.alphas.clone()
+    alphas[:, 1] = 0  # the second picture shows nothing
+    views = replace(views, alphas=alphas)
+    patches = cut_patches(views, 8, skip_empty=True)
+    assert 0 < patches.lengths[0] < 2 * 12 and not (patches.views == 1).any()
+    everything = cut_patches(views, 8, skip_empty=False)
+    assert everything.lengths == [3 * 12]
+    nothing = replace(views, alphas=torch.zeros_like(alphas))
+    assert build(TINY_WITH_ALL)(nothing).gaussians.means.shape == (1, 0, 3)
+
+
+def test_opaque_pictures_are_empty_where_they_are_white():
+    views = sphere_views(1, 2)
+    white = replace(views, images=views.composite(torch.ones(3)), alphas=torch.ones_like(views.alphas))
+    assert torch.equal(find_empty_patches(white, 8), find_empty_patches(views, 8))
+
+
+@pytest.mark.parametrize("config", [TINY, TINY_WITH_ALL], ids=["paper", "evidence"])
+def test_skipping_changes_nothing_where_nothing_is_empty(config):
+    views = sphere_views(1, 3, radius=0.9)
+    alphas = torch.ones_like(views.alphas) * 0.5
+    views = replace(views, alphas=alphas, images=views.images * 0.8)
+    model = build(config)
+    with torch.no_grad():
+        skipping = model(views).gaussians
+        model.config = replace(config, skip_empty=False)
+        everything = model(views).gaussians
+    for name, value in skipping.tensors().items():
+        torch.testing.assert_close(value, getattr(everything, name))
+
+
+@pytest.mark.parametrize("config", [TINY, TINY_WITH_ALL], ids=["paper", "evidence"])
+def test_packed_scenes_do_not_see_each_other(config):
+    """Two scenes with different numbers of tokens in one batch equal each scene alone."""
+    views = sphere_views(2, 3)
+    alphas = views.alphas.clone()
+    alphas[1, 0] = 0
+    views = replace(views, alphas=alphas)
+    model = build(config)
+    with torch.no_grad():
+        together = model(views).gaussians
+        for scene in range(2):
+            alone = model(views[scene : scene + 1]).gaussians
+            count = len(alone)
+            for name, value in alone.tensors().items():
+                torch.testing.assert_close(getattr(together, name)[scene, :count], value[0], rtol=1e-3, atol=1e-4)
+            assert (together.opacities[scene, count:] == 0).all()
+
+
+def test_packed_attention_equals_attention_under_a_mask():
+    lengths = [5, 0, 3, 1]
+    q, k, v = (torch.randn(9, 2, 8, dtype=torch.float64) for _ in range(3))
+    owner = torch.repeat_interleave(torch.arange(4), torch.tensor(lengths))
+    scores = torch.einsum("ihc,jhc->hij", q, k) / 8**0.5
+    scores = scores.masked_fill(owner[:, None] != owner[None], float("-inf"))
+    expected = torch.einsum("hij,jhc->ihc", scores.softmax(dim=-1), v)
+    torch.testing.assert_close(attend_by_sdpa(q, k, v, lengths), expected)
+
+
+def test_the_order_of_views_does_not_matter():
+    """No positions: permuted views give the same Gaussians in another order."""
+    views = sphere_views(1, 4)
+    model = build(TINY_WITH_ALL)
+    order = torch.tensor([2, 0, 3, 1])
+    with torch.no_grad():
+        straight, permuted = model(views), model(views[:, order])
+    for view in range(4):
+        mine = straight.patches.views[straight.tokens] == order[view]
+        theirs = permuted.patches.views[permuted.tokens] == view
+        torch.testing.assert_close(straight.distances[mine], permuted.distances[theirs], rtol=1e-3, atol=1e-4)
+
+
+def test_every_parameter_learns():
+    config = replace(TINY_WITH_ALL, free_gaussians=5)
+    model = build(config).train()
+    views = sphere_views(2, 3)
+    gaussians = model(views).gaussians
+    assert gaussians.means.shape[1] == int((views.alphas > 0).flatten(1).sum(-1).max()) + 5
+    rendering = gaussians.render(views.cameras, views.times)
+    (rendering.image - views.composite(torch.ones(3))).square().mean().backward()
+    silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+    assert not silent
+
+
+def test_activations_of_zeros_are_the_papers():
+    parameters = activate(torch.zeros(1, 20))
+    assert parameters["scales"][0].tolist() == pytest.approx([0.1002588] * 3)
+    assert parameters["time_scales"].item() == pytest.approx(0.1002588)
+    assert parameters["opacities"].item() == pytest.approx(0.1192029)
+    assert parameters["colors"][0].tolist() == [0.5] * 3
+    assert place_on_rays(torch.zeros(1, 20), 0.1, 4.5).item() == pytest.approx(2.3)
+    large = activate(torch.full((1, 20), 50.0))
+    assert large["scales"].max() == pytest.approx(0.3) and large["time_scales"].item() == 1
+
+
+def test_residual_starts_are_what_the_pixel_says():
+    colors, alphas = torch.tensor([[0.2, 0.4, 0.9]]), torch.tensor([0.5])
+    parameters = activate_from_pixels(torch.zeros(1, 20), torch.tensor([0.3]), colors, alphas, torch.tensor([0.02]))
+    torch.testing.assert_close(parameters["colors"], colors)
+    assert parameters["time_means"].item() == pytest.approx(0.3)
+    assert parameters["opacities"].item() == pytest.approx(0.5 / (1 + 2.718281828**-1), abs=1e-6)
+    torch.testing.assert_close(parameters["left_quaternions"], parameters["right_quaternions"])
+    start = place_on_rays(torch.zeros(1, 20), torch.tensor([2.0]), torch.tensor([4.0]), torch.tensor([0.25]))
+    assert start.item() == pytest.approx(2.5)
+
+
+def pixels_with_rays(views: Views) -> tuple[torch.Tensor, ...]:
+    patches = cut_patches(views, 8, skip_empty=True)
+    tokens, pixels = (patches.alphas > 0).nonzero(as_tuple=True)
+    distances = evidence.sample_distances(patches.spans[tokens, pixels], 24)
+    return (
+        patches.views[tokens],
+        patches.origins[tokens],
+        patches.directions[tokens, pixels],
+        distances,
+        patches.colors[tokens, pixels],
+    )
+
+
+def test_evidence_operator_equals_its_reference(monkeypatch):
+    views = sphere_views(1, 6)
+    arguments = pixels_with_rays(views)
+    fast = evidence.gather_evidence(views[0], *arguments)
+    monkeypatch.setattr(evidence, "load_operators", lambda: False)
+    slow = evidence.gather_evidence(views[0], *arguments)
+    torch.testing.assert_close(fast, slow, rtol=1e-4, atol=1e-4)
+    assert fast.std() > 0.1
+
+
+def test_evidence_of_one_view_is_nothing():
+    views = sphere_views(1, 1)
+    assert (evidence.gather_evidence(views[0], *pixels_with_rays(views)) == 0).all()
+
+
+def test_evidence_is_strongest_at_the_surface():
+    """A sphere coloured by position is seen alike from everywhere, so the true distance must win nearly always."""
+    views = sphere_views(1, 16, width=64, height=64)
+    owners, origins, directions, distances, colors = pixels_with_rays(views)
+    found = evidence.gather_evidence(views[0], owners, origins, directions, distances, colors)
+    assert found.min() >= 0 and found.max() <= 1
+    best = torch.gather(distances, 1, found[..., 1].argmax(dim=1, keepdim=True))[:, 0]
+    middle = -(origins * directions).sum(-1)
+    half = (0.25 - (origins + middle[:, None] * directions).square().sum(-1)).clamp(min=0).sqrt()
+    inner = half > 0.2  # a grazing ray has no one distance
+    error = (best - (middle - half)).abs()[inner]
+    assert error.median() < 0.05
+    points = origins[:, None] + directions[:, None] * distances[..., None]
+    pixels, _ = project(views.cameras[0, 0], points)
+    assert pixels.isfinite().all()
+
+
+def test_pretrained_round_trip(tmp_path):
+    model = build(TINY_WITH_ALL)
+    save_pretrained(model, tmp_path / "tiny")
+    loaded = load_pretrained(tmp_path / "tiny")
+    assert loaded.config == model.config
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], value.bfloat16().float())
+    with pytest.raises(ValueError, match="no weights called 'nonesuch'"):
+        load_pretrained("nonesuch")
+    (tmp_path / "tiny" / "config.json").write_text('{"width": 64, "depth": 3}')
+    with pytest.raises(ValueError, match="depth"):
+        load_pretrained(tmp_path / "tiny")
+
+
+def test_bf16_stays_near_float32():
+    model = build(TINY_WITH_ALL)
+    views = sphere_views(1, 4)
+    with torch.no_grad():
+        exact = model(views).gaussians
+        model.bf16 = True
+        rounded = model(views).gaussians
+    assert rounded.means.dtype == torch.float32
+    assert (exact.means - rounded.means).abs().max() < 0.02
