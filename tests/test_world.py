@@ -239,3 +239,17 @@ def test_times_of_views_change_only_what_moves():
     expected = 0.4 * focal / (2.7 - 0.4)
     assert abs(float(centres[1] - centres[0]) - expected) < 0.35
     assert replace(seen, hits=seen.hits).views.times.tolist() == [[0.0, 1.0]]
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_cuda_and_cpu_make_the_same_views():
+    on_cpu, on_cuda = (sample_batch([3, 11, 5], 4, 2, 32, device=device)[0] for device in ("cpu", "cuda"))
+    on_cuda = on_cuda.to("cpu")
+    assert ((on_cpu.depths - on_cuda.depths).abs() < 1e-3).float().mean() > 0.995
+    pairs = zip(
+        (on_cpu.views.images * on_cpu.views.alphas, on_cpu.views.alphas, on_cpu.flows),
+        (on_cuda.views.images * on_cuda.views.alphas, on_cuda.views.alphas, on_cuda.flows),
+        strict=True,
+    )
+    assert all((a - b).abs().mean() < 5e-3 for a, b in pairs)
