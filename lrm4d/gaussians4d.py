@@ -145,7 +145,7 @@ class Gaussians4D:
         """
         if cameras.shape != times.shape:
             raise ValueError(
-                f"render: cameras have shape {tuple(cameras.shape)}, times {tuple(times.shape)}; give one time a camera."
+                f"render: cameras of shape {tuple(cameras.shape)}, times of {tuple(times.shape)}; they must agree."
             )
         if background is None:
             background = self.means.new_ones(3)
@@ -171,7 +171,7 @@ class Gaussians4D:
         if header.get("format") != FORMAT or set(tensors) != expected:
             raise ValueError(
                 f"{path}: not a saved scene: got format {header.get('format')!r} with tensors {sorted(tensors)}, "
-                f"expected {FORMAT!r} with {sorted(expected)}. Give the scene.safetensors that `lrm4d reconstruct` wrote."
+                f"expected {FORMAT!r} with {sorted(expected)}. Give a file that `lrm4d reconstruct` wrote."
             )
         tensors = {name: value.float() for name, value in tensors.items()}
         return Gaussians4D(**tensors, low_pass=header["low_pass"], compensate=header["compensate"])

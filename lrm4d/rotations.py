@@ -76,7 +76,7 @@ def quaternion_pair_to_so4(
     """
     a, b, c, d = normalize(left, dim=-1).unbind(-1)
     p, q, r, s = normalize(right, dim=-1).unbind(-1)
-    # Quaternion products p -> left p conj(right), their components listed as (z, y, x, w) = (x, y, z, t) of space-time.
+    # The product p -> left p conj(right), the components of p listed as (z, y, x, w) = (x, y, z, t) of space-time.
     left_rows = ((a, b, -c, d), (-b, a, d, c), (c, -d, a, b), (-d, -c, -b, a))
     right_rows = ((p, q, -r, -s), (-q, p, s, -r), (r, -s, p, -q), (s, r, q, p))
     left_matrix = torch.stack([torch.stack(row, dim=-1) for row in left_rows], dim=-2)

@@ -1,0 +1,1 @@
+"""Training: thin entries, the loop, and the only room that knows DeepSpeed."""

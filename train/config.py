@@ -32,9 +32,10 @@ class TrainConfig:
 
     model: a named size, changed by model_overrides (ModelConfig). A step has `few_views` context views (a range, drawn
     evenly) with probability few_chance, else `many_views`, because a network trained on one number stops improving at
-    others; its scenes are views_per_step // views, at most max_scenes. The learning rate warms up, stays at `learning_rate` and decays
-    linearly to zero over the last `decay` of the steps. geometry_fade: fraction of the steps over which the weights of
-    the direct losses fall to a tenth. deepspeed: merged into DeepSpeed's own configuration.
+    others; its scenes are views_per_step // views, at most max_scenes. The learning rate warms up, stays at
+    `learning_rate` and decays linearly to zero over the last `decay` of the steps. geometry_fade: fraction of the
+    steps over which the weights of the direct losses fall to a tenth. fixed_scenes: how many scenes there are in all,
+    0 for no end. start_from: weights to begin with, a name or a folder. deepspeed: merged into its configuration.
     """
 
     model: str = "nano"
