@@ -102,11 +102,12 @@ class Bars:
         self.progress.update(self.tasks[stage], completed=done, total=total)
 
 
-def show_version(wanted: bool) -> None:
-    """Print the version and end."""
+def show_version(wanted: bool) -> bool:
+    """Print the version and end, if that is wanted."""
     if wanted:
         typer.echo(f"lrm4d {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()
@@ -199,7 +200,7 @@ def print_report(report: "Report", as_json: bool) -> None:
     if as_json:
         print_json(report.to_json())
         return
-    typer.echo(f"{report.choice}: {len(report.inputs)} inputs, {len(report.targets)} targets")
+    typer.echo(f"{report.choice} ({len(report.inputs)} in, {len(report.targets)} out)")
     typer.echo(f"{report.model} on {report.device}: {report.gaussians} Gaussians")
     if report.scores:
         psnr, inside, pictures = report.scores.values()
@@ -365,7 +366,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         return app(list(arguments) or ["--help"], prog_name="lrm4d", standalone_mode=False) or 0
     except UsageError as error:
-        return fail(f"{error.format_message()} See: lrm4d --help.")
+        return fail(f"{error.format_message().rstrip('.')}. See: lrm4d --help.")
     except (ValueError, OSError) as error:
         return fail(str(error))
     except MemoryError:

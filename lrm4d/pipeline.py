@@ -200,7 +200,7 @@ def choose_frames(
         raise ValueError("a protocol and inputs were given; a protocol names its own inputs: give one of the two.")
     if inputs:
         chosen = tuple(dict.fromkeys(_resolve(scene, path) for path in inputs))
-        choice = Choice(chosen, (), f"{len(chosen)} inputs as named")
+        choice = Choice(chosen, (), "inputs as named")
     elif protocol is not None or scene.protocols:
         name = protocol or ("random" if "random" in scene.protocols else next(iter(scene.protocols)))
         others = ", ".join(other for other in scene.protocols if other != name)
@@ -210,13 +210,13 @@ def choose_frames(
         choice = Choice(scene.file_paths, (), "no protocols.json and no inputs named: all frames are inputs")
     if targets:
         named = tuple(dict.fromkeys(_resolve(scene, path) for path in targets))
-        return replace(choice, targets=named, reason=f"{choice.reason}; {len(named)} targets as named")
+        return replace(choice, targets=named, reason=f"{choice.reason}, targets as named")
     if choice.targets:
         return choice
     others = tuple(path for path in scene.file_paths if path not in set(choice.inputs))
     if others:
-        return replace(choice, targets=others, reason=f"{choice.reason}; all other frames are targets")
-    return replace(choice, targets=choice.inputs, reason=f"{choice.reason}, and are the targets too")
+        return replace(choice, targets=others, reason=f"{choice.reason}, all other frames are targets")
+    return replace(choice, targets=choice.inputs, reason=f"{choice.reason}, the same frames are targets")
 
 
 def _resolve(scene: Scene, path: str) -> str:
