@@ -57,7 +57,7 @@ def gather_evidence(
 
 def _weigh_views(
     times: Float[Tensor, "view"], view_indices: Int[Tensor, "pixel"]
-) -> Float[Tensor, "pixel view width"]:
+) -> Float[Tensor, "pixel view decay"]:
     """Each view's weight for each pixel by nearness in time; a pixel's own view has none."""
     gaps = times[:, None] - times
     weights = torch.stack([torch.exp(-0.5 * (gaps / width).square()) for width in TIME_WIDTHS], dim=-1)
@@ -69,7 +69,7 @@ def _weigh_views(
 def gather_evidence_reference(
     pictures: Float[Tensor, "view 4 height width"],
     cameras: Cameras,
-    weights: Float[Tensor, "pixel view width"],
+    weights: Float[Tensor, "pixel view decay"],
     origins: Float[Tensor, "pixel 3"],
     directions: Float[Tensor, "pixel 3"],
     distances: Float[Tensor, "pixel step"],
