@@ -172,7 +172,7 @@ def test_torch_knows_the_operator():
     cpu.is_available()
     gaussians, cameras = random_scene(19, 20, batch=(2,), views=1)
     leaves = [x.requires_grad_() for x in tensors(gaussians)]
-    arguments = (*leaves, cameras.world_to_camera, cameras.intrinsics, BACKGROUND, 24, 18, 0.3, False, True)
+    arguments = (*leaves, cameras.world_to_camera, cameras.intrinsics, BACKGROUND, 24, 18, 0.3, False, 1, True)
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(torch.ops.lrm4d.rasterize_forward, arguments, test_utils=checks)
 

@@ -1,6 +1,7 @@
 """Our own C++ operator (csrc/): found beside this file or compiled once into the user's cache; its gradient."""
 
 import functools
+import math
 import os
 import platform
 import warnings
@@ -12,6 +13,9 @@ from torch import Tensor
 from lrm4d.cameras import Cameras
 from lrm4d.gaussians3d import Gaussians3D
 from lrm4d.rasterizer import build
+
+GROUP_SPLATS = 1 << 18
+"""Pictures are drawn in groups of about so many Gaussians (64 bytes each), which stay in the processor's cache."""
 
 
 def cache_folder() -> Path:
@@ -65,13 +69,16 @@ def fake_forward(
     height,
     low_pass,
     compensate,
+    group,
     keep,
 ):
     """The shapes of rasterize_forward's results."""
     views = world_to_camera.shape[:-2]
     image, plane = (means.new_empty(*views, channels, height, width) for channels in (3, 1))
-    states = [means.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.uint8) for _ in range(2)]
-    return image, plane, torch.empty_like(plane), *states
+    blocks = 2 * math.ceil(math.prod(views) / group) if keep else 0
+    context = torch.library.get_ctx()
+    state = [means.new_empty(context.new_dynamic_size(), dtype=torch.uint8) for _ in range(blocks)]
+    return image, plane, torch.empty_like(plane), state
 
 
 def fake_backward(grad_image, grad_alpha, grad_depth, means, covariances, opacities, colors, *rest):
@@ -81,22 +88,23 @@ def fake_backward(grad_image, grad_alpha, grad_depth, means, covariances, opacit
 
 def remember(ctx, inputs, output) -> None:
     """Keeps what the gradient needs."""
-    *tensors, width, height, low_pass, compensate, _ = inputs
+    *tensors, width, height, low_pass, compensate, group, _ = inputs
+    _, alpha, depth, state = output
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*tensors, *output[1:])
-    ctx.settings = (width, height, low_pass, compensate)
+    ctx.save_for_backward(*tensors, alpha, depth, *state)
+    ctx.settings = (width, height, low_pass, compensate, group)
 
 
-def differentiate(ctx, grad_image, grad_alpha, grad_depth, grad_splats, grad_pairs):
+def differentiate(ctx, grad_image, grad_alpha, grad_depth, grad_state):
     """Gradients of Gaussians and background; cameras get none."""
-    *inputs, alpha, depth, splats, pairs = ctx.saved_tensors
+    inputs, (alpha, depth, *state) = ctx.saved_tensors[:7], ctx.saved_tensors[7:]
     gradients = torch.ops.lrm4d.rasterize_backward(
-        grad_image, grad_alpha, grad_depth, *inputs, depth, splats, pairs, *ctx.settings
+        grad_image, grad_alpha, grad_depth, *inputs, depth, state, *ctx.settings
     )
     grad_background = None
     if ctx.needs_input_grad[6] and grad_image is not None:
         grad_background = (grad_image * (1 - alpha)).movedim(-3, 0).flatten(1).sum(-1)
-    return *gradients, None, None, grad_background, None, None, None, None, None
+    return *gradients, None, None, grad_background, *[None] * 6
 
 
 def rasterize(
@@ -106,7 +114,8 @@ def rasterize(
     inputs = (gaussians.means, gaussians.covariances, gaussians.opacities, gaussians.colors)
     poses = (cameras.world_to_camera.detach(), cameras.intrinsics.detach())
     keep = torch.is_grad_enabled() and any(x.requires_grad for x in (*inputs, background))
-    image, alpha, depth, _, _ = torch.ops.lrm4d.rasterize_forward(
-        *inputs, *poses, background, cameras.width, cameras.height, low_pass, compensate, keep
+    group = max(4, GROUP_SPLATS // max(1, gaussians.means.shape[-2]))
+    image, alpha, depth, _ = torch.ops.lrm4d.rasterize_forward(
+        *inputs, *poses, background, cameras.width, cameras.height, low_pass, compensate, group, keep
     )
     return image, alpha, depth

@@ -1,4 +1,4 @@
-// Which tiles a splat touches, and the order front to back. Scalar code, the same on every machine.
+// Which tiles a splat touches, and the order front to back. Scalar code, compiled once: counting and placing must agree.
 #pragma once
 
 #include <math.h>
@@ -8,46 +8,32 @@
 
 namespace {
 
+inline float clamp_to(float x, float low, float high) { return x < low ? low : x > high ? high : x; }
+
 // First and last tile of a row of tiles that the splat's ellipse (alpha = 1/255) reaches; first > last where none.
 inline void tile_span(const Splat& s, int tile_row, int& first, int& last) {
-  first = s.tile_x0;
-  last = s.tile_x1;
-  if (first == last || s.tile_y0 == s.tile_y1) return;  // the bounding box is as good
   // At the row dy the ellipse spans (+-sqrt(reach - v^2) - uy dy) / ux; its right end is farthest at dy = -turn.
   const float reach = s.log2_opacity + LOG2_255 + 1e-4f;
   const float turn = s.uy * sqrtf(reach) / (s.vy * sqrtf(s.vy * s.vy + s.uy * s.uy));
   const float top = tile_row * TILE_HEIGHT + 0.5f - s.y, bottom = top + TILE_HEIGHT - 1;
-  const float at_right = fminf(fmaxf(-turn, top), bottom), at_left = fminf(fmaxf(turn, top), bottom);
-  const float right = sqrtf(fmaxf(reach - s.vy * s.vy * at_right * at_right, 0.0f)) - s.uy * at_right;
-  const float left = -sqrtf(fmaxf(reach - s.vy * s.vy * at_left * at_left, 0.0f)) - s.uy * at_left;
+  const float at_right = clamp_to(-turn, top, bottom), at_left = clamp_to(turn, top, bottom);
+  const float right_square = reach - s.vy * s.vy * at_right * at_right;
+  const float left_square = reach - s.vy * s.vy * at_left * at_left;
+  const float right = (right_square > 0 ? sqrtf(right_square) : 0) - s.uy * at_right;
+  const float left = -(left_square > 0 ? sqrtf(left_square) : 0) - s.uy * at_left;
   const float x0 = (s.x + left / s.ux - 0.51f) / TILE_WIDTH, x1 = (s.x + right / s.ux - 0.49f) / TILE_WIDTH;
-  if (x0 > first) first = x0 < last + 1 ? (int)x0 : last + 1;
-  if (x1 < last) last = x1 >= 0 ? (int)x1 : -1;
+  first = x0 > s.x0 ? (x0 < s.x1 + 1 ? (int)x0 : s.x1 + 1) : s.x0;
+  last = x1 < s.x1 ? (x1 >= 0 ? (int)x1 : -1) : s.x1;
 }
 
-// Adds the splat to the tile counts and returns its number of pairs.
-inline int32_t count_tiles(const Splat& s, int tiles_x, int32_t* tile_counts) {
-  int32_t count = 0;
-  for (int row = s.tile_y0; row <= s.tile_y1; ++row) {
-    int first, last;
-    tile_span(s, row, first, last);
-    for (int column = first; column <= last; ++column) ++tile_counts[row * tiles_x + column];
-    if (last >= first) count += last - first + 1;
-  }
-  return count;
-}
-
-// Writes the splat's pairs where tile_next says, and where they went.
-inline void place_pairs(const Splat& s, int32_t index, int tiles_x, int32_t* tile_next, int32_t* pairs, int32_t* pair_of_slot) {
-  int32_t slot = s.first_slot;
-  for (int row = s.tile_y0; row <= s.tile_y1; ++row) {
-    int first, last;
-    tile_span(s, row, first, last);
-    for (int column = first; column <= last; ++column) {
-      const int32_t pair = tile_next[row * tiles_x + column]++;
-      pairs[pair] = index;
-      pair_of_slot[slot++] = pair;
-    }
+// Calls f(tile) for each tile that the splat touches, row by row.
+template <class F>
+inline void for_each_tile(const Splat& s, int tiles_x, const F& f) {
+  const bool large = s.x1 - s.x0 > 1 || s.y1 - s.y0 > 1;  // else the bounding box is nearly as good
+  for (int row = s.y0; row <= s.y1; ++row) {
+    int first = s.x0, last = s.x1;
+    if (large && s.x1 > s.x0 && s.y1 > s.y0) tile_span(s, row, first, last);
+    for (int column = first; column <= last; ++column) f(row * tiles_x + column);
   }
 }
 

@@ -63,11 +63,16 @@ void blend(const Frame& frame, int tile, const float* background, bool keep, con
     const Splat& s = frame.splats[frame.pairs[pair]];
     // Rows whose centre y + r + 0.5 lies within half_height of the mean; floats first, because they may be huge.
     const float first = s.y - s.half_height - place_.y - 0.5f, final = s.y + s.half_height - place_.y - 0.5f;
-    const int r0 = first > 0 ? (int)first : 0;
+    if (!(first <= place_.height - 1 && final >= 0)) {
+      if (keep) frame.rows[pair] = 0;
+      continue;
+    }
+    const int r0 = first > 0 ? (int)first + (first > (int)first) : 0;
     const int r1 = final < place_.height - 1 ? (int)final : place_.height - 1;
     const Floats u_of_columns = (place_.columns - s.x) * s.ux;
     int touched = 0;
-    for (int r = r0; r <= r1; ++r) {
+    for (int rows = alive & (2 << r1) - (1 << r0); rows != 0; rows &= rows - 1) {
+      const int r = __builtin_ctz(rows);
       const Row row = whiten(s, u_of_columns, place_.y + r + 0.5f);
       const Floats before = load(left + r * LANES);
       const Ints active = (row.log2_alpha >= floats(-LOG2_255)) & (before >= floats(MIN_TRANSMITTANCE));

@@ -4,7 +4,4 @@
 #include "layout.h"
 #include "projection.h"
 
-#define TO_STRING_(x) #x
-#define TO_STRING(x) TO_STRING_(x)
-
-extern const Kernels LRM4D_KERNELS = {TO_STRING(LRM4D_KERNELS), project, blend, blend_backward, project_backward};
+extern const Kernels LRM4D_KERNELS = {project, blend, blend_backward, project_backward};

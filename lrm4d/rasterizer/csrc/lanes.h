@@ -8,6 +8,7 @@
 #endif
 
 #define INLINE inline __attribute__((always_inline))
+#define INLINE_LAMBDA __attribute__((always_inline))
 
 namespace {
 
@@ -37,6 +38,9 @@ INLINE Floats load(const float* from) {
 INLINE void store(float* to, Floats from) { memcpy(to, &from, sizeof(from)); }
 
 INLINE Floats minimum(Floats a, Floats b) { return a < b ? a : b; }
+INLINE Floats maximum(Floats a, Floats b) { return a > b ? a : b; }
+INLINE Floats to_floats(Doubles x) { return __builtin_convertvector(x, Floats); }
+INLINE Ints to_ints(Longs x) { return __builtin_convertvector(x, Ints); }
 INLINE Floats zero_unless(Ints mask, Floats value) { return bits<Floats>(mask & bits<Ints>(value)); }
 
 // One bit a lane whose mask is set.
@@ -66,6 +70,46 @@ INLINE Floats exp2_lanes(Floats x) {
   p = p * f + 6.93146978e-01f;
   p = p * f + 1.0f;
   return bits<Floats>(bits<Ints>(p) + (bits<Ints>(shifted) << 23));
+}
+
+// log2(x) within 1e-7 for normal x > 0; nonsense, but no trap, elsewhere.
+INLINE Floats log2_lanes(Floats x) {
+  const Ints biased = bits<Ints>(x) - 0x3f3504f3;  // sqrt(1/2), so that the mantissa ends up around 1
+  const Floats mantissa = bits<Floats>((biased & 0x007fffff) + 0x3f3504f3);
+  const Floats s = (mantissa - 1.0f) / (mantissa + 1.0f), ss = s * s;
+  Floats p = floats(2.88539008f / 9);  // 2 / ln 2 times the series of artanh
+  p = p * ss + 2.88539008f / 7;
+  p = p * ss + 2.88539008f / 5;
+  p = p * ss + 2.88539008f / 3;
+  p = p * ss + 2.88539008f;
+  return p * s + __builtin_convertvector(biased >> 23, Floats);
+}
+
+INLINE Floats square_root(Floats x) {
+#if defined(__AVX__)
+  return bits<Floats>(_mm256_sqrt_ps(bits<__m256>(x)));
+#else
+  for (int lane = 0; lane < LANES; ++lane) x[lane] = __builtin_sqrtf(x[lane]);
+  return x;
+#endif
+}
+
+// Rows become columns.
+INLINE void transpose(Floats m[8]) {
+  Floats a[8], b[8];
+  for (int i = 0; i < 4; ++i) {
+    a[2 * i] = __builtin_shufflevector(m[2 * i], m[2 * i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+    a[2 * i + 1] = __builtin_shufflevector(m[2 * i], m[2 * i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+  }
+  for (int i = 0; i < 2; ++i)
+    for (int j = 0; j < 2; ++j) {
+      b[4 * i + 2 * j] = __builtin_shufflevector(a[4 * i + j], a[4 * i + j + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+      b[4 * i + 2 * j + 1] = __builtin_shufflevector(a[4 * i + j], a[4 * i + j + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+    }
+  for (int i = 0; i < 4; ++i) {
+    m[i] = __builtin_shufflevector(b[i], b[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+    m[i + 4] = __builtin_shufflevector(b[i], b[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+  }
 }
 
 // Lane i of the result is the sum over the lanes of v[i].

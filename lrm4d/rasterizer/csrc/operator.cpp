@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <deque>
 #include <optional>
 #include <tuple>
 
@@ -116,16 +117,30 @@ std::vector<Planes> planes_of(float* image, float* alpha, float* depth, int64_t 
   return planes;
 }
 
-Tensor bytes(const Tensor& like, int64_t count) { return torch::stable::new_empty(like, {count}, ScalarType::Byte); }
+// Memory for run_forward: tensors where the backward will want it, else scratch.
+class Memory {
+ public:
+  Memory(const Tensor& like, bool keep) : like_(like), keep_(keep) {}
+  char* operator()(int64_t size) {
+    if (!keep_) return scratch_.emplace_back(size).arena().base;
+    kept.push_back(torch::stable::new_empty(like_, {size}, ScalarType::Byte));
+    return (char*)kept.back().mutable_data_ptr();
+  }
+  std::vector<Tensor> kept;
 
-// (image, alpha, depth, splats, pairs): the last two are for the backward, and mean nothing outside.
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> forward(
+ private:
+  const Tensor& like_;
+  bool keep_;
+  std::deque<Scratch> scratch_;
+};
+
+// (image, alpha, depth, state): the state is for the backward, two tensors a group of pictures, and means nothing outside.
+std::tuple<Tensor, Tensor, Tensor, std::vector<Tensor>> forward(
     Tensor means, Tensor covariances, Tensor opacities, Tensor colors, Tensor world_to_camera, Tensor intrinsics,
-    Tensor background, int64_t width, int64_t height, double low_pass, bool compensate, bool keep) {
+    Tensor background, int64_t width, int64_t height, double low_pass, bool compensate, int64_t group, bool keep) {
   const Kernels& kernels = choose_kernels();
   Batch batch(means, covariances, opacities, colors, world_to_camera, intrinsics, {width, height, low_pass, compensate});
-  std::vector<Frame>& frames = batch.frames;
-  const int64_t pictures = frames.size();
+  const int64_t pictures = batch.frames.size();
 
   std::vector<int64_t> shape;
   for (int64_t d = 0; d < world_to_camera.dim() - 2; ++d) shape.push_back(world_to_camera.size(d));
@@ -133,82 +148,64 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> forward(
   Tensor image = torch::stable::new_empty(means, shape);
   shape[shape.size() - 3] = 1;
   Tensor alpha = torch::stable::new_empty(means, shape), depth = torch::stable::new_empty(means, shape);
-  if (pictures == 0) return {image, alpha, depth, bytes(means, 0), bytes(means, 0)};
-
-  Unsorted unsorted;
-  project_and_sort(frames, kernels, unsorted);
-  Arena measure;
-  measure.take<int64_t>(pictures * 2);
-  lay_out_splats(frames, measure);
-  Tensor splats = bytes(means, measure.used);
-  Arena arena{(char*)splats.mutable_data_ptr()};
-  int64_t* counts_out = arena.take<int64_t>(pictures * 2);
-  lay_out_splats(frames, arena);
-
-  TileCounts counts;
-  sort_and_count(frames, unsorted, counts);
-  for (int64_t i = 0; i < pictures; ++i) {
-    STD_TORCH_CHECK(frames[i].pair_count <= INT32_MAX, "rasterize: more than 2^31 tiles are touched in one picture");
-    counts_out[i * 2] = frames[i].splat_count;
-    counts_out[i * 2 + 1] = frames[i].pair_count;
-  }
-  measure = Arena{};
-  lay_out_pairs(frames, measure, keep);
-  Tensor pairs = bytes(means, measure.used);
-  arena = Arena{(char*)pairs.mutable_data_ptr()};
-  lay_out_pairs(frames, arena, keep);
-  std::vector<std::vector<int32_t>> first_slots = start_tiles(frames, counts);
-  place_all_pairs(frames, counts, first_slots);
-
+  const std::vector<Planes> planes = planes_of((float*)image.mutable_data_ptr(), (float*)alpha.mutable_data_ptr(),
+                                               (float*)depth.mutable_data_ptr(), pictures, width * height);
   const Tensor dense_background = torch::stable::contiguous(background);
-  blend_all(frames, kernels, (const float*)dense_background.const_data_ptr(), keep,
-            planes_of((float*)image.mutable_data_ptr(), (float*)alpha.mutable_data_ptr(),
-                      (float*)depth.mutable_data_ptr(), pictures, width * height));
-  return {image, alpha, depth, splats, pairs};
+  std::vector<Tensor> state;
+  for (int64_t first = 0; first < pictures; first += group) {
+    const int64_t count = std::min(group, pictures - first);
+    const std::span<Frame> frames(&batch.frames[first], count);
+    Memory memory(means, keep);
+    run_forward(frames, kernels, (const float*)dense_background.const_data_ptr(), keep, {&planes[first], (size_t)count},
+                [&](int64_t size) { return memory(size); });
+    state.insert(state.end(), memory.kept.begin(), memory.kept.end());
+  }
+  return {image, alpha, depth, state};
 }
 
 // Gradients of (means, covariances, opacities, colors), each of its input's shape.
 std::tuple<Tensor, Tensor, Tensor, Tensor> backward(
     MaybeTensor grad_image, MaybeTensor grad_alpha, MaybeTensor grad_depth, Tensor means, Tensor covariances,
     Tensor opacities, Tensor colors, Tensor world_to_camera, Tensor intrinsics, Tensor background, Tensor depth,
-    Tensor splats, Tensor pairs, int64_t width, int64_t height, double low_pass, bool compensate) {
+    std::vector<Tensor> state, int64_t width, int64_t height, double low_pass, bool compensate, int64_t group) {
   const Kernels& kernels = choose_kernels();
   Batch batch(means, covariances, opacities, colors, world_to_camera, intrinsics, {width, height, low_pass, compensate});
-  std::vector<Frame>& frames = batch.frames;
-  const int64_t pictures = frames.size();
+  const int64_t pictures = batch.frames.size(), pixels = width * height;
   Tensor out[4];
-  std::vector<Gradients> gradients(batch.scenes);
+  float* to[4];
   const Tensor* inputs[4] = {&means, &covariances, &opacities, &colors};
-  float* pointers[4];
   for (int i = 0; i < 4; ++i) {
-    out[i] = torch::stable::new_zeros(*inputs[i], inputs[i]->sizes());
-    pointers[i] = (float*)out[i].mutable_data_ptr();
+    // Drawing fills every number, but there is no drawing without pictures.
+    out[i] = pictures > 0 ? torch::stable::new_empty(*inputs[i], inputs[i]->sizes())
+                          : torch::stable::new_zeros(*inputs[i], inputs[i]->sizes());
+    to[i] = (float*)out[i].mutable_data_ptr();
   }
-  if (pictures == 0) return {out[0], out[1], out[2], out[3]};
-  const int64_t n = frames[0].gaussians.count;
+  const int64_t n = means.size(means.dim() - 2);
+  std::vector<Gradients> gradients;
   for (int64_t i = 0; i < batch.scenes; ++i)
-    gradients[i] = {pointers[0] + i * n * 3, pointers[1] + i * n * 6, pointers[2] + i * n, pointers[3] + i * n * 3};
-
-  Arena arena{(char*)splats.mutable_data_ptr()};
-  const int64_t* counts = arena.take<int64_t>(pictures * 2);
-  for (int64_t i = 0; i < pictures; ++i) {
-    frames[i].splat_count = counts[i * 2];
-    frames[i].pair_count = counts[i * 2 + 1];
-  }
-  lay_out_splats(frames, arena);
-  arena = Arena{(char*)pairs.mutable_data_ptr()};
-  lay_out_pairs(frames, arena, true);
+    gradients.push_back({to[0] + i * n * 3, to[1] + i * n * 6, to[2] + i * n, to[3] + i * n * 3});
 
   Tensor dense[3];
-  float* planes[3];
-  MaybeTensor* given[3] = {&grad_image, &grad_alpha, &grad_depth};
+  float* given[3] = {};
+  const MaybeTensor* maybe[3] = {&grad_image, &grad_alpha, &grad_depth};
   for (int i = 0; i < 3; ++i) {
-    if (given[i]->has_value()) dense[i] = torch::stable::contiguous(given[i]->value());
-    planes[i] = given[i]->has_value() ? (float*)dense[i].const_data_ptr() : nullptr;
+    if (!maybe[i]->has_value()) continue;
+    dense[i] = torch::stable::contiguous(maybe[i]->value());
+    given[i] = (float*)dense[i].mutable_data_ptr();
   }
+  const std::vector<Planes> planes = planes_of(given[0], given[1], given[2], pictures, pixels);
   const Tensor dense_background = torch::stable::contiguous(background);
-  run_backward(frames, kernels, (const float*)dense_background.const_data_ptr(), (const float*)depth.const_data_ptr(),
-               planes_of(planes[0], planes[1], planes[2], pictures, width * height), batch.views, gradients);
+  for (int64_t first = 0, at = 0; first < pictures; first += group, at += 2) {
+    const int64_t count = std::min(group, pictures - first);
+    const std::span<Frame> frames(&batch.frames[first], count);
+    Arena splats{(char*)state[at].mutable_data_ptr()}, pairs{(char*)state[at + 1].mutable_data_ptr()};
+    lay_out_splats(frames, splats);
+    for (Frame& f : frames) f.pair_count = count_pairs(f);
+    lay_out_pairs(frames, pairs, true);
+    run_backward(frames, kernels, (const float*)dense_background.const_data_ptr(),
+                 (const float*)depth.const_data_ptr() + first * pixels, {&planes[first], (size_t)count}, first,
+                 batch.views, gradients);
+  }
   return {out[0], out[1], out[2], out[3]};
 }
 
@@ -217,13 +214,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(
 STABLE_TORCH_LIBRARY(lrm4d, m) {
   m.def(
       "rasterize_forward(Tensor means, Tensor covariances, Tensor opacities, Tensor colors, Tensor world_to_camera, "
-      "Tensor intrinsics, Tensor background, int width, int height, float low_pass, bool compensate, bool keep) -> "
-      "(Tensor image, Tensor alpha, Tensor depth, Tensor splats, Tensor pairs)");
+      "Tensor intrinsics, Tensor background, int width, int height, float low_pass, bool compensate, int group, "
+      "bool keep) -> (Tensor image, Tensor alpha, Tensor depth, Tensor[] state)");
   m.def(
       "rasterize_backward(Tensor? grad_image, Tensor? grad_alpha, Tensor? grad_depth, Tensor means, "
       "Tensor covariances, Tensor opacities, Tensor colors, Tensor world_to_camera, Tensor intrinsics, "
-      "Tensor background, Tensor depth, Tensor splats, Tensor pairs, int width, int height, float low_pass, bool compensate) -> "
-      "(Tensor, Tensor, Tensor, Tensor)");
+      "Tensor background, Tensor depth, Tensor[] state, int width, int height, float low_pass, bool compensate, "
+      "int group) -> (Tensor, Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(lrm4d, CPU, m) {

@@ -86,107 +86,148 @@ INLINE Projected project_lanes(const Camera& camera, const Gaussians& gaussians,
   return p;
 }
 
-INLINE bool finite(float x) { return x - x == 0.0f; }
+INLINE Ints finite(Floats x) { return x - x == floats(0.0f); }
 
-// Fills one splat of lane `lane`; false where it cannot be seen. Numbers that are not finite are never seen.
-INLINE bool make_splat(const Camera& camera, const Gaussians& gaussians, const Projected& p, int lane, int32_t id, Splat& s) {
-  const double z = p.z[lane], a = p.a[lane], b = p.b[lane], c = p.c[lane], det = p.det[lane];
-  // Written so that NaN fails.
-  if (!(z > NEAR && z < FAR && a > 0 && c > 0 && det > 1e-10 && a < 1e30 && c < 1e30)) return false;
-  double opacity = gaussians.opacities[id];
-  if (camera.compensate) {
-    const double det0 = p.det0[lane];
-    if (!(det0 > 0)) return false;
-    opacity *= sqrt(det0 / det);
+// Whole numbers at or above x >= 0.
+INLINE Ints ceiling(Floats x) {
+  const Ints whole = __builtin_convertvector(x, Ints);
+  return whole - (__builtin_convertvector(whole, Floats) < x);  // true is -1
+}
+
+// Bounds of an interval in whole pixels within the picture; narrows `seen` to where there are any.
+INLINE void bound(Floats middle, Floats half, int size, Ints& first, Ints& last, Ints& seen) {
+  const Floats low = middle - half - 0.5f, high = middle + half - 0.5f, end = floats((float)(size - 1));
+  seen &= (high >= floats(0.0f)) & (low <= end);
+  first = ceiling(maximum(low, floats(0.0f)));
+  last = __builtin_convertvector(minimum(high, end), Ints);
+  seen &= first <= last;
+}
+
+// Writes the splats of the lanes that can be seen one after the other; returns how many. Lanes whose numbers are not
+// finite cannot be seen: every comparison is written so that NaN fails it.
+INLINE int store_splats(const Camera& camera, const Gaussians& gaussians, const Projected& p, const int32_t ids[LANES],
+                        int filled, Splat* splats) {
+  Floats m[16];
+  for (int lane = 0; lane < LANES; ++lane) {
+    m[5][lane] = gaussians.opacities[ids[lane]];
+    for (int k = 0; k < 3; ++k) m[6 + k][lane] = gaussians.colors[(int64_t)ids[lane] * 3 + k];
   }
-  const float log2_opacity = log2f((float)opacity);
-  const float reach = log2_opacity + LOG2_255;  // 2^-reach * opacity = 1/255
-  if (!(reach >= 0 && finite(log2_opacity))) return false;
-  const float* color = gaussians.colors + (int64_t)id * 3;
-  if (!(finite(color[0]) && finite(color[1]) && finite(color[2]))) return false;
+  Longs sound = (p.z > doubles(NEAR)) & (p.z < doubles(FAR)) & (p.a > doubles(0)) & (p.c > doubles(0)) &
+                (p.a < doubles(1e30)) & (p.c < doubles(1e30)) & (p.det > doubles(1e-10));
+  if (camera.compensate) {
+    sound &= p.det0 > doubles(0);
+    m[5] *= square_root(to_floats(p.det0 / p.det));
+  }
+  Ints seen = to_ints(sound) & (Ints{0, 1, 2, 3, 4, 5, 6, 7} < ints(filled)) & finite(m[6] + m[7] + m[8]);
+  seen &= (m[5] >= floats(1.0f / 255)) & finite(m[5]);
+  m[5] = log2_lanes(m[5]);
 
-  // Where the ellipse u^2 + v^2 = reach ends, plus a little for rounding; each pixel decides for itself later.
-  const double sigmas = sqrt(2 * LN_2 * reach) * (1 + 1e-5);
-  const double half_width = sigmas * sqrt(a) + 1e-3, half_height = sigmas * sqrt(c) + 1e-3;
-  const double x0 = ceil(p.pixel_x[lane] - half_width - 0.5), x1 = floor(p.pixel_x[lane] + half_width - 0.5);
-  const double y0 = ceil(p.pixel_y[lane] - half_height - 0.5), y1 = floor(p.pixel_y[lane] + half_height - 0.5);
-  if (!(x0 <= x1 && y0 <= y1 && x1 >= 0 && y1 >= 0 && x0 < camera.width && y0 < camera.height)) return false;
-  s.tile_x0 = (uint16_t)((x0 > 0 ? (int)x0 : 0) / TILE_WIDTH);
-  s.tile_y0 = (uint16_t)((y0 > 0 ? (int)y0 : 0) / TILE_HEIGHT);
-  s.tile_x1 = (uint16_t)((x1 < camera.width ? (int)x1 : camera.width - 1) / TILE_WIDTH);
-  s.tile_y1 = (uint16_t)((y1 < camera.height ? (int)y1 : camera.height - 1) / TILE_HEIGHT);
+  const Doubles over_c = 1.0 / p.c;
+  const Floats a = to_floats(p.a), c = to_floats(p.c);
+  const float scale = 0.84932180f;  // sqrt(log2(e) / 2)
+  const Floats across = scale * square_root(to_floats(p.c / p.det));
+  m[0] = to_floats(p.pixel_x);
+  m[1] = to_floats(p.pixel_y);
+  m[2] = across;
+  m[3] = -across * to_floats(p.b * over_c);
+  m[4] = scale * square_root(to_floats(over_c));
+  m[9] = to_floats(p.z);
 
-  const double scale = sqrt(0.5 * LOG2_E);
-  const double root_c = sqrt(c), across = scale * root_c / sqrt(det);
-  s.x = (float)p.pixel_x[lane];
-  s.y = (float)p.pixel_y[lane];
-  s.ux = (float)across;
-  s.uy = (float)(-across * b / c);
-  s.vy = (float)(scale / root_c);
-  s.log2_opacity = log2_opacity;
-  s.red = color[0];
-  s.green = color[1];
-  s.blue = color[2];
-  s.z = (float)z;
-  s.half_height = (float)half_height;
-  s.id = id;
-  s.first_slot = 0;
-  s.unused = 0;
-  return true;
+  // Where alpha falls to 1/255, plus a little for rounding; each pixel decides for itself later.
+  const Floats reach = maximum(m[5] + LOG2_255, floats(0.0f)) * (float)(2 * LN_2 * 1.00002);
+  const Floats half_width = square_root(reach * a) + 2e-3f;
+  m[10] = square_root(reach * c) + 2e-3f;
+  Ints x0, x1, y0, y1;
+  bound(m[0], half_width, camera.width, x0, x1, seen);
+  bound(m[1], m[10], camera.height, y0, y1, seen);
+  Ints id;
+  memcpy(&id, ids, sizeof(id));
+  m[11] = bits<Floats>(id);
+  m[12] = bits<Floats>(x0 / TILE_WIDTH | (x1 / TILE_WIDTH) << 16);
+  m[13] = bits<Floats>(y0 / TILE_HEIGHT | (y1 / TILE_HEIGHT) << 16);
+  m[14] = m[15] = Floats{};
+
+  transpose(m);
+  transpose(m + 8);
+  int count = 0;
+  for (int left = lane_bits(seen); left != 0; left &= left - 1, ++count) {
+    const int lane = __builtin_ctz(left);
+    store((float*)&splats[count], m[lane]);
+    store((float*)&splats[count] + 8, m[8 + lane]);
+  }
+  return count;
 }
 
 int64_t project(const Camera& camera, const Gaussians& gaussians, int64_t begin, int64_t end, Splat* splats) {
   int64_t count = 0;
   int32_t ids[LANES];
-  int waiting = 0;
-  for (int64_t i = begin; i < end || waiting > 0; ++i) {
-    if (i < end) {
-      if (!(gaussians.opacities[i] >= 1.0f / 255)) continue;
-      ids[waiting++] = (int32_t)i;
-      if (waiting < LANES && i + 1 < end) continue;
-      if (waiting == 0) continue;
-    }
-    const int filled = waiting;
+  int filled = 0;
+  const auto flush = [&]() INLINE_LAMBDA {
     for (int lane = filled; lane < LANES; ++lane) ids[lane] = ids[0];
-    waiting = 0;
     const Projected p = project_lanes(camera, gaussians, ids);
-    for (int lane = 0; lane < filled; ++lane)
-      if (make_splat(camera, gaussians, p, lane, ids[lane], splats[count])) ++count;
+    count += store_splats(camera, gaussians, p, ids, filled, splats + count);
+    filled = 0;
+  };
+  for (int64_t i = begin; i < end; ++i) {
+    ids[filled] = (int32_t)i;
+    filled += gaussians.opacities[i] >= 1.0f / 255;
+    if (filled == LANES) flush();
   }
+  if (filled > 0) flush();
   return count;
 }
 
 // What one splat's pairs collected, added up in the order of its slots: the same on any number of threads.
-INLINE void sum_pairs(const Frame& frame, int64_t splat, const float* pair_sums, double sums[SUMS]) {
-  const int64_t first = frame.splats[splat].first_slot;
-  const int64_t last = splat + 1 < frame.splat_count ? frame.splats[splat + 1].first_slot : frame.pair_count;
-  for (int k = 0; k < SUMS; ++k) sums[k] = 0;
-  for (int64_t slot = first; slot < last; ++slot) {
+INLINE void sum_pairs(const Frame& frame, const Splat& splat, const float* pair_sums, float sums[16]) {
+  Floats low = {};
+  float high[2] = {};
+  for (int32_t slot = splat.first_slot; slot < splat.first_slot + splat.slots; ++slot) {
     const int64_t pair = frame.pair_of_slot[slot];
     if (frame.rows[pair] == 0) continue;
-    for (int k = 0; k < SUMS; ++k) sums[k] += pair_sums[pair * SUMS + k];
+    low += load(pair_sums + pair * SUMS);
+    high[0] += pair_sums[pair * SUMS + 8];
+    high[1] += pair_sums[pair * SUMS + 9];
   }
+  store(sums, low);
+  sums[8] = high[0];
+  sums[9] = high[1];
 }
 
-void project_backward(const Frame& frame, int64_t begin, int64_t end, const float* pair_sums, const Gradients& out) {
+INLINE void prefetch_pairs(const Frame& frame, const Splat& splat, const float* pair_sums) {
+  for (int32_t slot = splat.first_slot; slot < splat.first_slot + splat.slots; ++slot)
+    __builtin_prefetch(pair_sums + (int64_t)frame.pair_of_slot[slot] * SUMS);
+}
+
+void project_backward(const Frame& frame, int64_t chunk, const float* pair_sums, const Gradients& out) {
   const Camera& camera = frame.camera;
   const double fx = camera.fx, fy = camera.fy, skew = camera.skew;
   const float* r = camera.rotation;
-  for (int64_t at = begin; at < end; at += LANES) {
-    const int filled = end - at < LANES ? (int)(end - at) : LANES;
+  const Splat* splats = frame.splats + chunk * CHUNK;
+  const int32_t end = frame.visible[chunk];
+  for (int32_t at = 0; at < end; at += LANES) {
+    const int filled = end - at < LANES ? end - at : LANES;
+    for (int32_t ahead = at + LANES; ahead < end && ahead < at + 2 * LANES; ++ahead)
+      prefetch_pairs(frame, splats[ahead], pair_sums);
     int32_t ids[LANES];
-    Doubles sums[SUMS], sx = {}, sy = {}, vy = {};
-    for (int k = 0; k < SUMS; ++k) sums[k] = Doubles{};
+    alignas(32) float collected[LANES][16] = {};
+    Floats whitening[8];
     for (int lane = 0; lane < LANES; ++lane) {
-      ids[lane] = frame.splats[at + (lane < filled ? lane : 0)].id;
-      if (lane >= filled) continue;
-      double s[SUMS];
-      sum_pairs(frame, at + lane, pair_sums, s);
-      for (int k = 0; k < SUMS; ++k) sums[k][lane] = s[k];
-      sx[lane] = frame.splats[at + lane].ux;
-      sy[lane] = frame.splats[at + lane].uy;
-      vy[lane] = frame.splats[at + lane].vy;
+      const Splat& splat = splats[at + (lane < filled ? lane : 0)];
+      ids[lane] = splat.id;
+      whitening[lane] = load((const float*)&splat);
+      if (lane < filled) sum_pairs(frame, splat, pair_sums, collected[lane]);
     }
+    transpose(whitening);
+    Floats columns[16];
+    for (int half = 0; half < 2; ++half) {
+      for (int lane = 0; lane < LANES; ++lane) columns[8 * half + lane] = load(collected[lane] + 8 * half);
+      transpose(columns + 8 * half);
+    }
+    Doubles sums[SUMS];
+    for (int k = 0; k < SUMS; ++k) sums[k] = __builtin_convertvector(columns[k], Doubles);
+    const Doubles sx = __builtin_convertvector(whitening[2], Doubles);
+    const Doubles sy = __builtin_convertvector(whitening[3], Doubles);
+    const Doubles vy = __builtin_convertvector(whitening[4], Doubles);
     const Projected p = project_lanes(camera, frame.gaussians, ids);
 
     // The pairs summed g (u, v) and g (uu, uv, vv), g the gradient of ln(alpha); L = (ux 0; uy vy) takes them to pixels.
