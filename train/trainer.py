@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from data_tools.world import WorldViews
 from lrm4d.reconstruction import ReconstructionModel
-from lrm4d.reconstruction.pretrained import load_pretrained, save_pretrained
+from lrm4d.reconstruction.pretrained import save_pretrained, start_from_pretrained
 from train.config import TrainConfig, geometry_weight_at, learning_rate_at
 from train.data import keep_freed_memory, load_batches
 from train.engine import Engine, start_processes
@@ -49,7 +49,11 @@ def train(config: TrainConfig, folder: Path) -> ReconstructionModel:
     rank, world_size, device = start_processes()
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    model = load_pretrained(config.start_from) if config.start_from else ReconstructionModel(config.model_config())
+    model = ReconstructionModel(config.model_config())
+    if config.start_from:
+        print(
+            f"not in {config.start_from}, so untrained: {start_from_pretrained(model, config.start_from) or 'nothing'}"
+        )
     model.train().to(device).bf16 = config.bf16
     engine = Engine(model, config.learning_rate, config.weight_decay, config.clip, config.deepspeed)
     first_step = engine.load(folder / "checkpoints")

@@ -16,6 +16,8 @@ class ModelConfig:
     the network adds to them; pixels without alpha then make no Gaussian.
     evidence_distances: steps along each ray at which the other views are asked whether they agree; 0 turns it off.
     evidence_features: channels a pixel that the tokenizer gets from the matching along its ray.
+    second_look: places around each Gaussian at which the views are asked again, with its motion; odd, 0 turns it off.
+    second_look_step: their distance from one another along the ray, world units.
     low_pass, compensate: how the Gaussians are rasterized, see `rasterize`.
     """
 
@@ -32,6 +34,8 @@ class ModelConfig:
     residual_start: bool = False
     evidence_distances: int = 0
     evidence_features: int = 16
+    second_look: int = 0
+    second_look_step: float = 0.03
     low_pass: float = 0.3
     compensate: bool = False
 
@@ -42,9 +46,13 @@ class ModelConfig:
             raise ValueError(f"near {self.near} and far {self.far}: give both or neither.")
         if self.evidence_distances and not (self.residual_start and self.near is None):
             raise ValueError("evidence_distances needs residual_start and near = far = null (the sphere's span).")
+        if self.second_look and not (self.evidence_distances and self.second_look % 2):
+            raise ValueError(f"second_look {self.second_look} must be odd, and needs evidence_distances.")
 
 
-_SMALL_BUDGET = ModelConfig(near=None, far=None, residual_start=True, evidence_distances=48, low_pass=0.1)
+_SMALL_BUDGET = ModelConfig(
+    near=None, far=None, residual_start=True, evidence_distances=48, second_look=9, low_pass=0.1
+)
 
 CONFIGS: dict[str, ModelConfig] = {
     "nano": replace(_SMALL_BUDGET, width=256, layers=8),

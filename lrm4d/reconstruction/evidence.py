@@ -34,44 +34,50 @@ def gather_evidence(
     directions: Float[Tensor, "pixel 3"],
     distances: Float[Tensor, "pixel step"],
     colors: Float[Tensor, "pixel 3"],
+    velocities: Float[Tensor, "pixel 3"] | None = None,
 ) -> Float[Tensor, "pixel step channel"]:
     """How far the other views of one scene agree with each pixel at distances along its ray; values in [0, 1].
 
     views: batch shape [view]. view_indices: whose pixel it is. origins, directions, distances: its ray and the places
-    on it. colors: the pixels' straight RGB.
+    on it. colors: the pixels' straight RGB. velocities: of what the pixels show, per model time; another view is asked
+    about the place where it has moved to by then. At rest if not given.
     Channel 3k: mean coverage (alpha) at the place's projections, over the other views that have it in their picture,
     weighted by nearness in time of width k; 3k + 1: the same mean of coverage times colour agreement; 3k + 2: the sum
     of weights w as w / (1 + w). Not differentiable.
     """
     pictures = torch.cat([views.images * views.alphas, views.alphas], dim=1)
-    weights = _weigh_views(to_model_time(views.times), view_indices)
+    times = to_model_time(views.times)
+    gaps = (times - times[:, None])[view_indices]
+    weights = _weigh_views(times)[view_indices]
+    velocities = torch.zeros_like(origins) if velocities is None else velocities
+    rays = (weights, gaps, origins, directions, velocities, distances, colors)
     if not pictures.is_cuda and load_operators():
         return torch.ops.lrm4d.gather_evidence(
             pictures.movedim(1, -1).contiguous(),
             (views.cameras.intrinsics @ views.cameras.world_to_camera[:, :3]).contiguous(),
-            *(x.contiguous() for x in (weights, origins, directions, distances, colors)),
+            *(x.contiguous() for x in rays),
             0.5 / COLOR_WIDTH**2,
         )
-    return gather_evidence_reference(pictures, views.cameras, weights, origins, directions, distances, colors)
+    return gather_evidence_reference(pictures, views.cameras, *rays)
 
 
-def _weigh_views(
-    times: Float[Tensor, "view"], view_indices: Int[Tensor, "pixel"]
-) -> Float[Tensor, "pixel view decay"]:
-    """Each view's weight for each pixel by nearness in time; a pixel's own view has none."""
+def _weigh_views(times: Float[Tensor, "view"]) -> Float[Tensor, "view view decay"]:
+    """The weight of each view (second) for the pixels of each view (first) by nearness in time; none for their own."""
     gaps = times[:, None] - times
     weights = torch.stack([torch.exp(-0.5 * (gaps / width).square()) for width in TIME_WIDTHS], dim=-1)
     weights.diagonal().zero_()
     weights[weights < MIN_WEIGHT] = 0
-    return weights[view_indices]
+    return weights
 
 
 def gather_evidence_reference(
     pictures: Float[Tensor, "view 4 height width"],
     cameras: Cameras,
     weights: Float[Tensor, "pixel view decay"],
+    gaps: Float[Tensor, "pixel view"],
     origins: Float[Tensor, "pixel 3"],
     directions: Float[Tensor, "pixel 3"],
+    velocities: Float[Tensor, "pixel 3"],
     distances: Float[Tensor, "pixel step"],
     colors: Float[Tensor, "pixel 3"],
 ) -> Float[Tensor, "pixel step channel"]:
@@ -79,7 +85,8 @@ def gather_evidence_reference(
     sums = distances.new_zeros(weights.shape[-1], 3, *distances.shape)
     points = origins[:, None] + directions[:, None] * distances[..., None]
     for index in range(len(cameras)):
-        covered, agreeing, valid = _compare(pictures[index], cameras[index], points, colors)
+        moved = points + (gaps[:, index, None] * velocities)[:, None]
+        covered, agreeing, valid = _compare(pictures[index], cameras[index], moved, colors)
         said = torch.stack([covered, agreeing, valid.to(covered)])
         sums += said * (weights[:, index].T[:, None, :, None] * valid)
     totals = sums[:, 2:]

@@ -56,6 +56,13 @@ def activate_from_pixels(
     }
 
 
+def change_raw(raw: Float[Tensor, "*batch 20"], changes: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 20"]:
+    """The decoder's numbers with additions to the logit of opacity, the log of all sizes, and the log of duration."""
+    opacity, size, duration = changes.split(1, dim=-1)
+    zeros = torch.zeros_like(raw[..., :7])
+    return raw + torch.cat([zeros, size.expand(*size.shape[:-1], 3), duration, zeros, zeros[..., :1], opacity], dim=-1)
+
+
 def place_on_rays(
     raw: Float[Tensor, "*batch 20"],
     near: float | Float[Tensor, "*batch"],

@@ -10,8 +10,14 @@ from torch import Tensor, nn
 from lrm4d.gaussians4d import Gaussians4D
 from lrm4d.reconstruction.config import ModelConfig
 from lrm4d.reconstruction.evidence import gather_evidence, sample_distances
-from lrm4d.reconstruction.gaussian_head import GAUSSIAN_CHANNELS, activate, activate_from_pixels, place_on_rays
-from lrm4d.reconstruction.matching import RayMatcher
+from lrm4d.reconstruction.gaussian_head import (
+    GAUSSIAN_CHANNELS,
+    activate,
+    activate_from_pixels,
+    change_raw,
+    place_on_rays,
+)
+from lrm4d.reconstruction.matching import MATCHER_WIDTH, Matching, RayMatcher, SecondLook, find_peaks
 from lrm4d.reconstruction.tokenizer import PIXEL_CHANNELS, Patches, cut_patches
 from lrm4d.reconstruction.transformer import Transformer
 from lrm4d.views import Views
@@ -51,12 +57,13 @@ class ReconstructionModel(nn.Module):
         # With residual starts the network also sees alpha; with evidence, what the matching along the ray says.
         channels = PIXEL_CHANNELS + (1 if config.residual_start else 0) + (config.evidence_features if steps else 0)
         self.matcher = RayMatcher(steps, config.evidence_features) if steps else None
+        known = MATCHER_WIDTH + GAUSSIAN_CHANNELS
+        self.second_look = SecondLook(config.second_look, known) if config.second_look else None
         self.embed = nn.Linear(area * channels, config.width, bias=False)
         self.transformer = Transformer(
             config.width, config.layers, config.head_width, config.mlp_ratio, config.qk_norm
         )
         self.head = nn.Linear(config.width, area * GAUSSIAN_CHANNELS, bias=False)
-        # The transformer weighs the peaks that the matching found along the rays, the same for a whole patch.
         self.distance_head = nn.Linear(config.width, steps, bias=False) if steps else None
         if config.free_gaussians:
             self.free_tokens = nn.Parameter(torch.randn(config.free_gaussians, config.width))
@@ -73,39 +80,63 @@ class ReconstructionModel(nn.Module):
         # With residual starts opacity is a factor of alpha: a pixel that shows nothing would make nothing.
         shown = patches.alphas > 1 / 255 if config.residual_start else torch.ones_like(patches.alphas)
         tokens, pixels = shown.nonzero(as_tuple=True)
-        evidence = self._gather_evidence(views, patches, tokens, pixels)
-        with torch.autocast(views.images.device.type, torch.bfloat16, enabled=self.bf16):
-            match_logits, features = self._match(evidence, patches, tokens, pixels)
-            mixed, free = self._mix(self._embed(patches, features), patches.lengths)
+        matching = self._match(views, patches, tokens, pixels) if self.matcher is not None else None
+        with self._autocast(views):
+            mixed, free = self._mix(self._embed(patches, tokens, pixels, matching), patches.lengths)
             raw = self.head(mixed)
-            distance_logits = match_logits + self.distance_head(mixed)[tokens] if config.evidence_distances else None
+            # The transformer weighs the peaks that the matching found along the rays, the same for a whole patch.
+            logits = None if matching is None else matching.logits + self.distance_head(mixed)[tokens]
         raw = raw.unflatten(-1, (-1, GAUSSIAN_CHANNELS))[tokens, pixels].float()
-        distance_logits = raw.new_zeros(len(raw), 0) if distance_logits is None else distance_logits.float()
-        distances, parameters = self._to_gaussians(patches, tokens, pixels, raw, distance_logits)
+        logits = raw.new_zeros(len(raw), 0) if logits is None else logits.float()
+        distances = self._place(patches, tokens, pixels, raw, logits)
+        if self.second_look is not None:
+            distances, raw = self._look_again(views, patches, tokens, pixels, raw, distances, matching.hidden)
+        parameters = self._to_gaussians(patches, tokens, pixels, raw, distances)
         gaussians, slots = self._collect(patches, tokens, parameters, free)
-        return Reconstruction(gaussians, patches, tokens, pixels, slots, distances, distance_logits)
+        return Reconstruction(gaussians, patches, tokens, pixels, slots, distances, logits)
 
-    def _gather_evidence(self, views: Views, patches: Patches, tokens: Tensor, pixels: Tensor) -> Tensor | None:
-        steps = self.config.evidence_distances
-        if not steps:
-            return None
+    def _autocast(self, views: Views) -> torch.autocast:
+        return torch.autocast(views.images.device.type, torch.bfloat16, enabled=self.bf16)
+
+    def _gather_evidence(
+        self, views: Views, patches: Patches, tokens: Tensor, pixels: Tensor, distances: Tensor, velocities: Tensor
+    ) -> Float[Tensor, "gaussian step channel"]:
         evidence = []
         for scene, members in enumerate(self._by_scene(patches, tokens)):
             t, p = tokens[members], pixels[members]
-            rays = patches.origins[t], patches.directions[t, p]
-            distances = sample_distances(patches.spans[t, p], steps)
-            evidence.append(gather_evidence(views[scene], patches.views[t], *rays, distances, patches.colors[t, p]))
+            rays = patches.origins[t], patches.directions[t, p], distances[members]
+            owners, colors = patches.views[t], patches.colors[t, p]
+            evidence.append(gather_evidence(views[scene], owners, *rays, colors, velocities[members]))
         return torch.cat(evidence)
 
-    def _match(
-        self, evidence: Tensor | None, patches: Patches, tokens: Tensor, pixels: Tensor
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Matching logits [gaussian, step] and features [token, pixel, feature]."""
-        if evidence is None:
-            return None, None
-        match_logits, found = self.matcher(evidence)
-        features = found.new_zeros(*patches.alphas.shape, found.shape[-1])
-        return match_logits, features.index_put((tokens, pixels), found)
+    def _match(self, views: Views, patches: Patches, tokens: Tensor, pixels: Tensor) -> Matching:
+        distances = sample_distances(patches.spans[tokens, pixels], self.config.evidence_distances)
+        at_rest = torch.zeros_like(patches.origins[tokens])
+        evidence = self._gather_evidence(views, patches, tokens, pixels, distances, at_rest)
+        with self._autocast(views):
+            return self.matcher(evidence)
+
+    def _look_again(
+        self,
+        views: Views,
+        patches: Patches,
+        tokens: Tensor,
+        pixels: Tensor,
+        raw: Tensor,
+        distances: Tensor,
+        hidden: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Distances and raw parameters, corrected by a second look around each Gaussian, with its motion."""
+        steps = self.config.second_look
+        offsets = self.config.second_look_step * (torch.arange(steps, device=raw.device) - steps // 2)
+        with torch.no_grad():
+            first = Gaussians4D(**self._to_gaussians(patches, tokens, pixels, raw, distances))
+            velocities = first.to_moving().velocities
+        around = distances.detach()[:, None] + offsets
+        evidence = self._gather_evidence(views, patches, tokens, pixels, around, velocities)
+        with self._autocast(views):
+            logits, changes = self.second_look(evidence, torch.cat([hidden, raw.to(hidden)], dim=-1))
+        return distances + torch.softmax(logits.float(), dim=-1) @ offsets, change_raw(raw, changes.float())
 
     @staticmethod
     def _by_scene(patches: Patches, tokens: Tensor) -> list[slice]:
@@ -114,12 +145,15 @@ class ReconstructionModel(nn.Module):
         ends = torch.tensor([0, *counts]).cumsum(0).tolist()
         return [slice(start, end) for start, end in pairwise(ends)]
 
-    def _embed(self, patches: Patches, features: Tensor | None) -> Float[Tensor, "token width"]:
+    def _embed(
+        self, patches: Patches, tokens: Tensor, pixels: Tensor, matching: Matching | None
+    ) -> Float[Tensor, "token width"]:
         channels = [patches.channels()]
         if self.config.residual_start:
             channels.append(patches.alphas[..., None])
-        if features is not None:
-            channels.append(features)
+        if matching is not None:
+            features = matching.features.new_zeros(*patches.alphas.shape, matching.features.shape[-1])
+            channels.append(features.index_put((tokens, pixels), matching.features))
         return self.embed(torch.cat(channels, dim=-1).flatten(1))
 
     def _mix(self, embedded: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor | None]:
@@ -132,18 +166,19 @@ class ReconstructionModel(nn.Module):
         runs = mixed.split([size for length in lengths for size in (length, count)])
         return torch.cat(runs[0::2]), self.free_head(torch.stack(runs[1::2])).float()
 
-    def _to_gaussians(
+    def _place(
         self, patches: Patches, tokens: Tensor, pixels: Tensor, raw: Tensor, logits: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Distances and the parameters of the Gaussians of pixels."""
+    ) -> Float[Tensor, "gaussian"]:
+        """Distances along the rays."""
         near, far = self.config.near, self.config.far
         if near is None:
             near, far = patches.spans[tokens, pixels].unbind(-1)
-        start = None
-        if self.config.evidence_distances:
-            fractions = sample_distances(logits.new_tensor([0.0, 1.0]), logits.shape[-1])
-            start = torch.softmax(logits, dim=-1) @ fractions
-        distances = place_on_rays(raw, near, far, start)
+        return place_on_rays(raw, near, far, find_peaks(logits) if logits.shape[-1] else None)
+
+    def _to_gaussians(
+        self, patches: Patches, tokens: Tensor, pixels: Tensor, raw: Tensor, distances: Tensor
+    ) -> dict[str, Tensor]:
+        """The parameters of the Gaussians of pixels, by name."""
         if self.config.residual_start:
             colors, alphas = patches.colors[tokens, pixels], patches.alphas[tokens, pixels]
             footprints = patches.footprints[tokens] * distances.detach()
@@ -151,7 +186,7 @@ class ReconstructionModel(nn.Module):
         else:
             parameters = activate(raw)
         means = patches.origins[tokens] + distances[..., None] * patches.directions[tokens, pixels]
-        return distances, {"means": means.clamp(-1, 1), **parameters}
+        return {"means": means.clamp(-1, 1), **parameters}
 
     def _collect(
         self, patches: Patches, tokens: Tensor, parameters: dict[str, Tensor], free: Tensor | None

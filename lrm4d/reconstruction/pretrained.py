@@ -42,6 +42,17 @@ def load_pretrained(name_or_folder: str | Path) -> ReconstructionModel:
     return model.eval()
 
 
+def start_from_pretrained(model: ReconstructionModel, name_or_folder: str | Path) -> list[str]:
+    """Copy the weights that fit by name and shape into another network; returns the names of those that it lacks."""
+    tensors, _ = read_safetensors(_find(str(name_or_folder)) / "model.safetensors")
+    own = model.state_dict()
+    fitting = {
+        name: value.float() for name, value in tensors.items() if name in own and own[name].shape == value.shape
+    }
+    model.load_state_dict(fitting, strict=False)
+    return sorted(set(own) - set(fitting))
+
+
 def _find(name: str) -> Path:
     for folder in (SHIPPED / name, Path(name)):
         if (folder / "config.json").is_file():

@@ -139,10 +139,11 @@ LRM4D_CLONES void add_answers(const Answers& answers, bool covers, float weight,
   for (int64_t s = 0; s < steps; ++s) sum[steps + s] += weight * answers.agreeing[s];
 }
 
-// pictures [view, height, width, 4], projections [view, 3, 4], weights [pixel, view, width], origins, directions and
-// colors [pixel, 3], distances [pixel, step] -> [pixel, step, 3 * width]
-Tensor gather_evidence(const Tensor& pictures, const Tensor& projections, const Tensor& weights, const Tensor& origins,
-                       const Tensor& directions, const Tensor& distances, const Tensor& colors, double sharpness) {
+// pictures [view, height, width, 4], projections [view, 3, 4], weights [pixel, view, width], gaps [pixel, view],
+// origins, directions, velocities and colors [pixel, 3], distances [pixel, step] -> [pixel, step, 3 * width]
+Tensor gather_evidence(const Tensor& pictures, const Tensor& projections, const Tensor& weights, const Tensor& gaps,
+                       const Tensor& origins, const Tensor& directions, const Tensor& velocities,
+                       const Tensor& distances, const Tensor& colors, double sharpness) {
   const int64_t views = pictures.size(0), height = pictures.size(1), width = pictures.size(2);
   const int64_t pixels = origins.size(0), steps = distances.size(1), widths = weights.size(2);
   const int64_t channels = 3 * widths;
@@ -158,7 +159,11 @@ Tensor gather_evidence(const Tensor& pictures, const Tensor& projections, const 
       for (int64_t v = 0; v < views; ++v) {
         const float* weight = floats(weights) + (p * views + v) * widths;
         if (std::all_of(weight, weight + widths, [](float w) { return w == 0.0f; })) continue;
-        const bool covers = ask_view(padded[v], floats(projections) + v * 12, floats(origins) + p * 3, floats(directions) + p * 3,
+        float origin[3];  // of the ray moved to where its points are at the view's time
+        for (int i = 0; i < 3; ++i) {
+          origin[i] = floats(origins)[p * 3 + i] + floats(gaps)[p * views + v] * floats(velocities)[p * 3 + i];
+        }
+        const bool covers = ask_view(padded[v], floats(projections) + v * 12, origin, floats(directions) + p * 3,
                  floats(distances) + p * steps, steps, floats(colors) + p * 3, (float)sharpness, answers);
         for (int64_t k = 0; k < widths; ++k) {
           if (weight[k] != 0.0f) add_answers(answers, covers, weight[k], steps, sums.data() + 3 * k * steps);
@@ -183,8 +188,8 @@ Tensor gather_evidence(const Tensor& pictures, const Tensor& projections, const 
 
 STABLE_TORCH_LIBRARY_FRAGMENT(lrm4d, library) {
   library.def(
-      "gather_evidence(Tensor pictures, Tensor projections, Tensor weights, Tensor origins, Tensor directions, "
-      "Tensor distances, Tensor colors, float sharpness) -> Tensor");
+      "gather_evidence(Tensor pictures, Tensor projections, Tensor weights, Tensor gaps, Tensor origins, "
+      "Tensor directions, Tensor velocities, Tensor distances, Tensor colors, float sharpness) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(lrm4d, CPU, library) { library.impl("gather_evidence", TORCH_BOX(&gather_evidence)); }
