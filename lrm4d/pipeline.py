@@ -31,8 +31,8 @@ Progress = Callable[[str, int, int], None]
 CHUNK_BYTES = 256 * 2**20
 """About the memory that rendering takes, however many frames there are."""
 SHEET_COLUMNS = 8
-VIDEO_FRAMES = 48
-"""Of the orbit that is written beside a reconstruction: two seconds."""
+VIDEO_FRAMES, VIDEO_SIZE = 48, 256
+"""Of the orbit that is written beside a reconstruction: two seconds, the longer side at least so many pixels."""
 
 
 class Reconstructor:
@@ -452,6 +452,8 @@ def _draw_sheet(report: Report, views: Views, shown: _Shown) -> Float[Tensor, "3
 def _film_orbit(gaussians: Gaussians4D, cameras: Cameras, progress: Progress | None) -> Tensor:
     """8-bit frames of a turn around the object while its time runs, seen as the inputs are."""
     distance = cameras.origins.norm(dim=-1).mean().item()
-    path = orbit(VIDEO_FRAMES, cameras.width, cameras.height, distance=distance, fov=_field_of_view(cameras))
+    zoom = max(1, math.ceil(VIDEO_SIZE / max(cameras.width, cameras.height)))
+    size = (zoom * cameras.width, zoom * cameras.height)
+    path = orbit(VIDEO_FRAMES, *size, distance=distance, fov=_field_of_view(cameras))
     frames = render_frames(gaussians, path, parse_times("0:1", VIDEO_FRAMES), None, progress, "video")
     return torch.cat([to_bytes(frame.image).cpu() for frame in frames])

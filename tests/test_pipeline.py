@@ -255,7 +255,7 @@ def test_files_that_come_out(reconstructor, scene, tmp_path):
     assert report.gaussians == len(Gaussians4D.load(report.files["scene"]))
     assert set(report.seconds) == {"read", "reconstruct", "save", "render", "write", "score", "sheet", "video"}
     frames, rate = read_video(report.files["video"])
-    assert frames.shape == (pipeline.VIDEO_FRAMES, 3, 24, 32) and rate == 24
+    assert frames.shape == (pipeline.VIDEO_FRAMES, 3, 192, 256) and rate == 24
     origin = load_extra(report.files["scene"])
     assert (origin["model"], origin["inputs"], origin["width"]) == ("tiny", 3, 32)
     assert origin["fov"] == pytest.approx(49.1, abs=0.01) and origin["distance"] == pytest.approx(2.7, abs=1e-3)
