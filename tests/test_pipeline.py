@@ -344,3 +344,15 @@ def test_a_real_asset_is_rebuilt_better_than_by_its_nearest_pictures(shared, tmp
     report = reconstruct_scene(reconstructor, scene, choose_frames(scene, "random"), tmp_path, video=False)
     # The nearest input view scores 18.28 dB and 9.35 dB on the object here (python -m eval.novel_view).
     assert report.scores["psnr"] > 18.28 + 3 and report.scores["psnr_object"] > 9.35 + 3
+
+
+def test_what_is_most_used_is_at_the_top(scene, reconstructor):
+    import lrm4d
+
+    assert all(getattr(lrm4d, name) is not None for name in lrm4d.__all__)
+    assert lrm4d.Reconstructor is Reconstructor
+    assert not hasattr(lrm4d, "nothing")
+    inputs, _ = lrm4d.load_scene(scene.folder).protocol("halves")
+    gaussians = reconstructor.reconstruct(lrm4d.load_scene(scene.folder).views(inputs))
+    pictures = gaussians.render(lrm4d.orbit(3, width=16, height=16), torch.linspace(0, 1, 3)).image
+    assert pictures.shape == (3, 3, 16, 16)
