@@ -245,7 +245,7 @@ def render(
     import torch
 
     from lrm4d.gaussians4d import Gaussians4D, load_extra
-    from lrm4d.pipeline import choose_device, render_frames
+    from lrm4d.reconstruction.reconstructor import choose_device, render_frames
     from lrm4d.trajectories import parse_times, parse_trajectory
     from lrm4d.video import to_bytes
 

@@ -9,18 +9,10 @@ from PIL import Image
 
 from lrm4d import pipeline
 from lrm4d.gaussians4d import Gaussians4D, load_extra
-from lrm4d.pipeline import (
-    Reconstructor,
-    Report,
-    check_views,
-    choose_device,
-    choose_frames,
-    read_inputs,
-    reconstruct_scene,
-    render_frames,
-)
+from lrm4d.pipeline import Reconstructor, Report, choose_frames, read_inputs, reconstruct_scene
 from lrm4d.reconstruction import ReconstructionModel
 from lrm4d.reconstruction.pretrained import list_pretrained
+from lrm4d.reconstruction.reconstructor import check_views, choose_device, has_fast_bf16, render_frames
 from lrm4d.scenes import load_scene
 from lrm4d.trajectories import orbit
 from lrm4d.video import read_video
@@ -51,7 +43,7 @@ def read_png(path) -> np.ndarray:
 
 @pytest.mark.parametrize("memory", [1, 200_000, 2**28])
 def test_frames_rendered_in_runs_are_those_rendered_at_once(monkeypatch, memory):
-    monkeypatch.setattr(pipeline, "CHUNK_BYTES", memory)
+    monkeypatch.setattr("lrm4d.reconstruction.reconstructor.CHUNK_BYTES", memory)
     gaussians, cameras, times = make_gaussians(), orbit(21, 32, 24), torch.linspace(0, 1, 21)
     told = []
     runs = list(render_frames(gaussians, cameras, times, progress=lambda *state: told.append(state)))
@@ -110,7 +102,7 @@ def test_bfloat16_makes_about_the_same_scene(reconstructor):
     for bf16 in (False, True):
         reconstructor.model.bf16 = bf16
         pictures.append(reconstructor.render(reconstructor.reconstruct(views), views.cameras, views.times))
-    reconstructor.model.bf16 = pipeline.has_fast_bf16(CPU)
+    reconstructor.model.bf16 = has_fast_bf16(CPU)
     assert 0 < (pictures[0] - pictures[1]).square().mean() < 1e-4
 
 
