@@ -168,6 +168,31 @@ def test_baseline_instructions_agree(monkeypatch):
         assert (x - y).norm() < 1e-4 * y.norm(), name
 
 
+def test_background_alone_gets_its_gradient():
+    gaussians, cameras = random_scene(20, 30)
+    background = BACKGROUND.clone().requires_grad_()
+    rendering = rasterize(gaussians, cameras, background, backend="cpu")
+    rendering.image.sum().backward()
+    torch.testing.assert_close(background.grad, (1 - rendering.alpha).sum().expand(3))
+
+
+def test_autocast_leaves_the_picture_alone():
+    gaussians, cameras = random_scene(21, 60)
+    plain = rasterize(gaussians, cameras, BACKGROUND, backend="cpu")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = rasterize(gaussians, cameras, BACKGROUND, backend="cpu")
+    assert torch.equal(plain.image, cast.image)
+
+
+def test_second_derivatives_are_refused_not_wrong():
+    gaussians, cameras = random_scene(22, 10)
+    leaves = [x.requires_grad_() for x in tensors(gaussians)]
+    image = rasterize(Gaussians3D(*leaves), cameras, BACKGROUND, backend="cpu").image
+    (gradient,) = torch.autograd.grad(image.square().sum(), leaves[0], create_graph=True)
+    with pytest.raises(RuntimeError, match="first derivatives only"):
+        gradient.sum().backward()
+
+
 def test_torch_knows_the_operator():
     cpu.is_available()
     gaussians, cameras = random_scene(19, 20, batch=(2,), views=1)

@@ -41,13 +41,14 @@ def rasterize(
     if dtype in (torch.float16, torch.bfloat16):
         dtype = torch.float32  # depths would not sort
     values = (gaussians.means, gaussians.covariances, gaussians.opacities, gaussians.colors)
-    image, alpha, depth = BACKENDS[backend](
-        Gaussians3D(*(value.to(dtype) for value in values)),
-        cameras.to(dtype),
-        background.to(dtype),
-        float(low_pass),
-        bool(compensate),
-    )
+    with torch.autocast(gaussians.means.device.type, enabled=False):  # poses in half precision move the picture
+        image, alpha, depth = BACKENDS[backend](
+            Gaussians3D(*(value.to(dtype) for value in values)),
+            cameras.to(dtype),
+            background.to(dtype),
+            float(low_pass),
+            bool(compensate),
+        )
     return Rendering(image, alpha, depth)
 
 

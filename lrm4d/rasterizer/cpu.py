@@ -55,6 +55,7 @@ def register() -> None:
     torch.library.register_fake("lrm4d::rasterize_forward", fake_forward)
     torch.library.register_fake("lrm4d::rasterize_backward", fake_backward)
     torch.library.register_autograd("lrm4d::rasterize_forward", differentiate, setup_context=remember)
+    torch.library.register_autograd("lrm4d::rasterize_backward", refuse)
 
 
 def fake_forward(
@@ -98,13 +99,22 @@ def remember(ctx, inputs, output) -> None:
 def differentiate(ctx, grad_image, grad_alpha, grad_depth, grad_state):
     """Gradients of Gaussians and background; cameras get none."""
     inputs, (alpha, depth, *state) = ctx.saved_tensors[:7], ctx.saved_tensors[7:]
-    gradients = torch.ops.lrm4d.rasterize_backward(
-        grad_image, grad_alpha, grad_depth, *inputs, depth, state, *ctx.settings
-    )
+    gradients = [None] * 4
+    if any(ctx.needs_input_grad[:4]):
+        gradients = torch.ops.lrm4d.rasterize_backward(
+            grad_image, grad_alpha, grad_depth, *inputs, depth, state, *ctx.settings
+        )
     grad_background = None
     if ctx.needs_input_grad[6] and grad_image is not None:
         grad_background = (grad_image * (1 - alpha)).movedim(-3, 0).flatten(1).sum(-1)
     return *gradients, None, None, grad_background, *[None] * 6
+
+
+def refuse(ctx, *gradients):
+    """There are no second derivatives."""
+    raise RuntimeError(
+        "rasterize: backend 'cpu' has first derivatives only; take backend='reference' for second ones."
+    )
 
 
 def rasterize(

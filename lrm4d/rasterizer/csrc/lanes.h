@@ -1,4 +1,5 @@
-// Eight numbers at a time: the compiler's own vector types, which it maps on AVX2, on pairs of SSE2 or NEON registers.
+// Eight floats or four doubles at a time: the compiler's own vector types, which it maps on AVX2, or on pairs of SSE2 or
+// NEON registers. (Twice as wide would be split too, but its comparisons are taken apart one by one.)
 #pragma once
 
 #include <stdint.h>
@@ -15,8 +16,11 @@ namespace {
 constexpr int LANES = 8;
 typedef float Floats __attribute__((vector_size(32)));
 typedef int32_t Ints __attribute__((vector_size(32)));
-typedef double Doubles __attribute__((vector_size(64)));
-typedef int64_t Longs __attribute__((vector_size(64)));
+constexpr int HALF = 4;
+typedef double Doubles __attribute__((vector_size(32)));
+typedef int64_t Longs __attribute__((vector_size(32)));
+typedef float HalfFloats __attribute__((vector_size(16)));
+typedef int32_t HalfInts __attribute__((vector_size(16)));
 
 INLINE Floats floats(float value) { return Floats{} + value; }
 INLINE Ints ints(int32_t value) { return Ints{} + value; }
@@ -39,8 +43,21 @@ INLINE void store(float* to, Floats from) { memcpy(to, &from, sizeof(from)); }
 
 INLINE Floats minimum(Floats a, Floats b) { return a < b ? a : b; }
 INLINE Floats maximum(Floats a, Floats b) { return a > b ? a : b; }
-INLINE Floats to_floats(Doubles x) { return __builtin_convertvector(x, Floats); }
-INLINE Ints to_ints(Longs x) { return __builtin_convertvector(x, Ints); }
+
+// Lanes 0-3 (half 0) or 4-7 (half 1).
+INLINE void set_half(Floats& to, int half, Doubles from) {
+  const HalfFloats x = __builtin_convertvector(from, HalfFloats);
+  memcpy((char*)&to + 16 * half, &x, sizeof(x));
+}
+INLINE void set_half(Ints& to, int half, Longs from) {
+  const HalfInts x = __builtin_convertvector(from, HalfInts);
+  memcpy((char*)&to + 16 * half, &x, sizeof(x));
+}
+INLINE Doubles load_doubles(const float from[HALF]) {
+  HalfFloats x;
+  memcpy(&x, from, sizeof(x));
+  return __builtin_convertvector(x, Doubles);
+}
 INLINE Floats zero_unless(Ints mask, Floats value) { return bits<Floats>(mask & bits<Ints>(value)); }
 
 // One bit a lane whose mask is set.

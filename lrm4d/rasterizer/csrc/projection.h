@@ -1,4 +1,4 @@
-// From Gaussians in the world to splats in the picture, eight at a time, and the gradients back.
+// From Gaussians in the world to splats in the picture, and the gradients back.
 //
 // The 2D covariance (a, b; b, c) = J R Sigma R^T J^T + low_pass is formed in double: for a needle its determinant cancels.
 // J is the Jacobian of the perspective at the mean, whose direction is clamped to 1.3 times the field of view (as in
@@ -34,14 +34,14 @@ struct Projected {
   Doubles pixel_x, pixel_y;
 };
 
-// Numbers k of the Gaussians ids[0..7], side by side.
-INLINE Doubles gather(const float* from, const int32_t ids[LANES], int stride, int k) {
-  Doubles to;
-  for (int lane = 0; lane < LANES; ++lane) to[lane] = from[(int64_t)ids[lane] * stride + k];
-  return to;
+// Numbers k of the Gaussians ids[0..3], side by side.
+INLINE Doubles gather(const float* from, const int32_t ids[HALF], int stride, int k) {
+  const HalfFloats x = {from[(int64_t)ids[0] * stride + k], from[(int64_t)ids[1] * stride + k],
+                        from[(int64_t)ids[2] * stride + k], from[(int64_t)ids[3] * stride + k]};
+  return __builtin_convertvector(x, Doubles);
 }
 
-INLINE Projected project_lanes(const Camera& camera, const Gaussians& gaussians, const int32_t ids[LANES]) {
+INLINE Projected project_lanes(const Camera& camera, const Gaussians& gaussians, const int32_t ids[HALF]) {
   Projected p;
   for (int k = 0; k < 3; ++k) p.mean[k] = gather(gaussians.means, ids, 3, k);
   for (int k = 0; k < 6; ++k) p.sigma[k] = gather(gaussians.covariances, ids, 6, k);
@@ -105,33 +105,42 @@ INLINE void bound(Floats middle, Floats half, int size, Ints& first, Ints& last,
 
 // Writes the splats of the lanes that can be seen one after the other; returns how many. Lanes whose numbers are not
 // finite cannot be seen: every comparison is written so that NaN fails it.
-INLINE int store_splats(const Camera& camera, const Gaussians& gaussians, const Projected& p, const int32_t ids[LANES],
-                        int filled, Splat* splats) {
-  Floats m[16];
+INLINE int store_splats(const Camera& camera, const Gaussians& gaussians, const int32_t ids[LANES], int filled,
+                        Splat* splats) {
+  Floats m[16], a, c, c_over_det, over_c, tilt, kept = floats(1.0f);
+  Ints sound;
+  for (int half = 0; half < 2; ++half) {
+    const Projected p = project_lanes(camera, gaussians, ids + HALF * half);
+    const Doubles inverse_c = 1.0 / p.c;
+    set_half(m[0], half, p.pixel_x);
+    set_half(m[1], half, p.pixel_y);
+    set_half(m[9], half, p.z);
+    set_half(a, half, p.a);
+    set_half(c, half, p.c);
+    set_half(c_over_det, half, p.c / p.det);
+    set_half(over_c, half, inverse_c);
+    set_half(tilt, half, p.b * inverse_c);
+    Longs good = (p.z > doubles(NEAR)) & (p.z < doubles(FAR)) & (p.a > doubles(0)) & (p.c > doubles(0)) &
+                 (p.a < doubles(1e30)) & (p.c < doubles(1e30)) & (p.det > doubles(1e-10));
+    if (camera.compensate) {
+      good &= p.det0 > doubles(0);
+      set_half(kept, half, p.det0 / p.det);
+    }
+    set_half(sound, half, good);
+  }
   for (int lane = 0; lane < LANES; ++lane) {
     m[5][lane] = gaussians.opacities[ids[lane]];
     for (int k = 0; k < 3; ++k) m[6 + k][lane] = gaussians.colors[(int64_t)ids[lane] * 3 + k];
   }
-  Longs sound = (p.z > doubles(NEAR)) & (p.z < doubles(FAR)) & (p.a > doubles(0)) & (p.c > doubles(0)) &
-                (p.a < doubles(1e30)) & (p.c < doubles(1e30)) & (p.det > doubles(1e-10));
-  if (camera.compensate) {
-    sound &= p.det0 > doubles(0);
-    m[5] *= square_root(to_floats(p.det0 / p.det));
-  }
-  Ints seen = to_ints(sound) & (Ints{0, 1, 2, 3, 4, 5, 6, 7} < ints(filled)) & finite(m[6] + m[7] + m[8]);
+  if (camera.compensate) m[5] *= square_root(kept);
+  Ints seen = sound & (Ints{0, 1, 2, 3, 4, 5, 6, 7} < ints(filled)) & finite(m[6] + m[7] + m[8]);
   seen &= (m[5] >= floats(1.0f / 255)) & finite(m[5]);
   m[5] = log2_lanes(m[5]);
 
-  const Doubles over_c = 1.0 / p.c;
-  const Floats a = to_floats(p.a), c = to_floats(p.c);
   const float scale = 0.84932180f;  // sqrt(log2(e) / 2)
-  const Floats across = scale * square_root(to_floats(p.c / p.det));
-  m[0] = to_floats(p.pixel_x);
-  m[1] = to_floats(p.pixel_y);
-  m[2] = across;
-  m[3] = -across * to_floats(p.b * over_c);
-  m[4] = scale * square_root(to_floats(over_c));
-  m[9] = to_floats(p.z);
+  m[2] = scale * square_root(c_over_det);
+  m[3] = -m[2] * tilt;
+  m[4] = scale * square_root(over_c);
 
   // Where alpha falls to 1/255, plus a little for rounding; each pixel decides for itself later.
   const Floats reach = maximum(m[5] + LOG2_255, floats(0.0f)) * (float)(2 * LN_2 * 1.00002);
@@ -164,8 +173,7 @@ int64_t project(const Camera& camera, const Gaussians& gaussians, int64_t begin,
   int filled = 0;
   const auto flush = [&]() INLINE_LAMBDA {
     for (int lane = filled; lane < LANES; ++lane) ids[lane] = ids[0];
-    const Projected p = project_lanes(camera, gaussians, ids);
-    count += store_splats(camera, gaussians, p, ids, filled, splats + count);
+    count += store_splats(camera, gaussians, ids, filled, splats + count);
     filled = 0;
   };
   for (int64_t i = begin; i < end; ++i) {
@@ -178,7 +186,7 @@ int64_t project(const Camera& camera, const Gaussians& gaussians, int64_t begin,
 }
 
 // What one splat's pairs collected, added up in the order of its slots: the same on any number of threads.
-INLINE void sum_pairs(const Frame& frame, const Splat& splat, const float* pair_sums, float sums[16]) {
+INLINE void sum_pairs(const Frame& frame, const Splat& splat, const float* pair_sums, float sums[SUMS]) {
   Floats low = {};
   float high[2] = {};
   for (int32_t slot = splat.first_slot; slot < splat.first_slot + splat.slots; ++slot) {
@@ -193,98 +201,109 @@ INLINE void sum_pairs(const Frame& frame, const Splat& splat, const float* pair_
   sums[9] = high[1];
 }
 
+// Fetches ahead what sum_pairs will read from all over the memory.
 INLINE void prefetch_pairs(const Frame& frame, const Splat& splat, const float* pair_sums) {
-  for (int32_t slot = splat.first_slot; slot < splat.first_slot + splat.slots; ++slot)
-    __builtin_prefetch(pair_sums + (int64_t)frame.pair_of_slot[slot] * SUMS);
+  for (int32_t slot = splat.first_slot; slot < splat.first_slot + splat.slots; ++slot) {
+    const int64_t pair = frame.pair_of_slot[slot];
+    __builtin_prefetch(frame.rows + pair);
+    __builtin_prefetch(pair_sums + pair * SUMS);
+    __builtin_prefetch(pair_sums + pair * SUMS + SUMS - 1);
+  }
+}
+
+// What the loss changes by with a Gaussian's mean and covariance.
+struct GaussianGradient {
+  Doubles mean[3], sigma[6];
+};
+
+// sums: what the pairs collected; sx, sy, vy: the splats' whitening.
+INLINE GaussianGradient unproject(const Camera& camera, const Projected& p, const Doubles sums[SUMS], Doubles sx, Doubles sy,
+                                  Doubles vy) {
+  GaussianGradient out;
+  const double fx = camera.fx, fy = camera.fy, skew = camera.skew;
+  const float* r = camera.rotation;
+  // The pairs summed g (u, v) and g (uu, uv, vv), g the gradient of ln(alpha); L = (ux 0; uy vy) takes them to pixels.
+  const double two_ln2 = 2 * LN_2;
+  const Doubles grad_px = two_ln2 * sx * sums[1];
+  const Doubles grad_py = two_ln2 * (sy * sums[1] + vy * sums[2]);
+  const double square = two_ln2 * two_ln2;
+  const Doubles uu = square * sums[3], uv = square * sums[4], vv = square * sums[5];
+  Doubles grad_a = 0.5 * sx * sx * uu;
+  Doubles grad_b = sx * (sy * uu + vy * uv);
+  Doubles grad_c = 0.5 * (sy * sy * uu + 2.0 * sy * vy * uv + vy * vy * vv);
+  if (camera.compensate) {  // d ln sqrt(det0 / det)
+    const Doubles half = 0.5 * sums[0];
+    grad_a += half * (p.c0 / p.det0 - p.c / p.det);
+    grad_b += 2.0 * half * p.b * (1.0 / p.det - 1.0 / p.det0);
+    grad_c += half * (p.a0 / p.det0 - p.a / p.det);
+  }
+
+  Doubles grad_t0[3], grad_t1[3];
+  for (int i = 0; i < 3; ++i) {
+    grad_t0[i] = 2.0 * grad_a * p.s0[i] + grad_b * p.s1[i];
+    grad_t1[i] = 2.0 * grad_c * p.s1[i] + grad_b * p.s0[i];
+  }
+  for (int i = 0, k = 0; i < 3; ++i)
+    for (int j = i; j < 3; ++j, ++k) {
+      out.sigma[k] = grad_a * p.t0[i] * p.t0[j] + grad_c * p.t1[i] * p.t1[j] +
+                      0.5 * grad_b * (p.t0[i] * p.t1[j] + p.t1[i] * p.t0[j]);
+      if (i != j) out.sigma[k] *= 2.0;  // one number stands for two entries of the matrix
+    }
+
+  Doubles grad_j[5] = {};  // j00 j01 j02 j11 j12
+  for (int i = 0; i < 3; ++i) {
+    grad_j[0] += grad_t0[i] * (double)r[i];
+    grad_j[1] += grad_t0[i] * (double)r[3 + i];
+    grad_j[2] += grad_t0[i] * (double)r[6 + i];
+    grad_j[3] += grad_t1[i] * (double)r[3 + i];
+    grad_j[4] += grad_t1[i] * (double)r[6 + i];
+  }
+  // Slopes x / z and y / z: of the pixel everywhere, of J where not clamped. All of J is something over z.
+  Doubles grad_slope_x = fx * grad_px, grad_slope_y = skew * grad_px + fy * grad_py;
+  const Doubles none = {};
+  grad_slope_x += p.inside_x ? -p.j00 * grad_j[2] : none;
+  grad_slope_y += p.inside_y ? -(p.j01 * grad_j[2] + p.j11 * grad_j[4]) : none;
+  const Doubles grad_x = grad_slope_x * p.inverse_z, grad_y = grad_slope_y * p.inverse_z;
+  const Doubles grad_z = sums[9] - (grad_x * p.x + grad_y * p.y) * p.inverse_z -
+                         (grad_j[0] * p.j00 + grad_j[1] * p.j01 + grad_j[2] * p.j02 + grad_j[3] * p.j11 +
+                          grad_j[4] * p.j12) * p.inverse_z;
+
+  for (int i = 0; i < 3; ++i)
+    out.mean[i] = grad_x * (double)r[i] + grad_y * (double)r[3 + i] + grad_z * (double)r[6 + i];
+  return out;
 }
 
 void project_backward(const Frame& frame, int64_t chunk, const float* pair_sums, const Gradients& out) {
-  const Camera& camera = frame.camera;
-  const double fx = camera.fx, fy = camera.fy, skew = camera.skew;
-  const float* r = camera.rotation;
   const Splat* splats = frame.splats + chunk * CHUNK;
   const int32_t end = frame.visible[chunk];
-  for (int32_t at = 0; at < end; at += LANES) {
-    const int filled = end - at < LANES ? end - at : LANES;
-    for (int32_t ahead = at + LANES; ahead < end && ahead < at + 2 * LANES; ++ahead)
+  for (int32_t at = 0; at < end; at += HALF) {
+    const int filled = end - at < HALF ? end - at : HALF;
+    for (int32_t ahead = at + 4 * HALF; ahead < end && ahead < at + 5 * HALF; ++ahead)
       prefetch_pairs(frame, splats[ahead], pair_sums);
-    int32_t ids[LANES];
-    alignas(32) float collected[LANES][16] = {};
-    Floats whitening[8];
-    for (int lane = 0; lane < LANES; ++lane) {
+    int32_t ids[HALF];
+    alignas(32) float collected[SUMS][HALF] = {}, whitening[3][HALF];
+    for (int lane = 0; lane < HALF; ++lane) {
       const Splat& splat = splats[at + (lane < filled ? lane : 0)];
       ids[lane] = splat.id;
-      whitening[lane] = load((const float*)&splat);
-      if (lane < filled) sum_pairs(frame, splat, pair_sums, collected[lane]);
-    }
-    transpose(whitening);
-    Floats columns[16];
-    for (int half = 0; half < 2; ++half) {
-      for (int lane = 0; lane < LANES; ++lane) columns[8 * half + lane] = load(collected[lane] + 8 * half);
-      transpose(columns + 8 * half);
+      whitening[0][lane] = splat.ux;
+      whitening[1][lane] = splat.uy;
+      whitening[2][lane] = splat.vy;
+      if (lane >= filled) continue;
+      float sums[SUMS];
+      sum_pairs(frame, splat, pair_sums, sums);
+      for (int k = 0; k < SUMS; ++k) collected[k][lane] = sums[k];
     }
     Doubles sums[SUMS];
-    for (int k = 0; k < SUMS; ++k) sums[k] = __builtin_convertvector(columns[k], Doubles);
-    const Doubles sx = __builtin_convertvector(whitening[2], Doubles);
-    const Doubles sy = __builtin_convertvector(whitening[3], Doubles);
-    const Doubles vy = __builtin_convertvector(whitening[4], Doubles);
-    const Projected p = project_lanes(camera, frame.gaussians, ids);
-
-    // The pairs summed g (u, v) and g (uu, uv, vv), g the gradient of ln(alpha); L = (ux 0; uy vy) takes them to pixels.
-    const double two_ln2 = 2 * LN_2;
-    const Doubles grad_px = two_ln2 * sx * sums[1];
-    const Doubles grad_py = two_ln2 * (sy * sums[1] + vy * sums[2]);
-    const double square = two_ln2 * two_ln2;
-    const Doubles uu = square * sums[3], uv = square * sums[4], vv = square * sums[5];
-    Doubles grad_a = 0.5 * sx * sx * uu;
-    Doubles grad_b = sx * (sy * uu + vy * uv);
-    Doubles grad_c = 0.5 * (sy * sy * uu + 2.0 * sy * vy * uv + vy * vy * vv);
-    if (camera.compensate) {  // d ln sqrt(det0 / det)
-      const Doubles half = 0.5 * sums[0];
-      grad_a += half * (p.c0 / p.det0 - p.c / p.det);
-      grad_b += 2.0 * half * p.b * (1.0 / p.det - 1.0 / p.det0);
-      grad_c += half * (p.a0 / p.det0 - p.a / p.det);
-    }
-
-    Doubles grad_t0[3], grad_t1[3], grad_sigma[6];
-    for (int i = 0; i < 3; ++i) {
-      grad_t0[i] = 2.0 * grad_a * p.s0[i] + grad_b * p.s1[i];
-      grad_t1[i] = 2.0 * grad_c * p.s1[i] + grad_b * p.s0[i];
-    }
-    for (int i = 0, k = 0; i < 3; ++i)
-      for (int j = i; j < 3; ++j, ++k) {
-        grad_sigma[k] = grad_a * p.t0[i] * p.t0[j] + grad_c * p.t1[i] * p.t1[j] +
-                        0.5 * grad_b * (p.t0[i] * p.t1[j] + p.t1[i] * p.t0[j]);
-        if (i != j) grad_sigma[k] *= 2.0;  // one number stands for two entries of the matrix
-      }
-
-    Doubles grad_j[5] = {};  // j00 j01 j02 j11 j12
-    for (int i = 0; i < 3; ++i) {
-      grad_j[0] += grad_t0[i] * (double)r[i];
-      grad_j[1] += grad_t0[i] * (double)r[3 + i];
-      grad_j[2] += grad_t0[i] * (double)r[6 + i];
-      grad_j[3] += grad_t1[i] * (double)r[3 + i];
-      grad_j[4] += grad_t1[i] * (double)r[6 + i];
-    }
-    // Slopes x / z and y / z: of the pixel everywhere, of J where not clamped. All of J is something over z.
-    Doubles grad_slope_x = fx * grad_px, grad_slope_y = skew * grad_px + fy * grad_py;
-    const Doubles none = {};
-    grad_slope_x += p.inside_x ? -p.j00 * grad_j[2] : none;
-    grad_slope_y += p.inside_y ? -(p.j01 * grad_j[2] + p.j11 * grad_j[4]) : none;
-    const Doubles grad_x = grad_slope_x * p.inverse_z, grad_y = grad_slope_y * p.inverse_z;
-    const Doubles grad_z = sums[9] - (grad_x * p.x + grad_y * p.y) * p.inverse_z -
-                           (grad_j[0] * p.j00 + grad_j[1] * p.j01 + grad_j[2] * p.j02 + grad_j[3] * p.j11 +
-                            grad_j[4] * p.j12) * p.inverse_z;
-
-    Doubles grad_mean[3];
-    for (int i = 0; i < 3; ++i)
-      grad_mean[i] = grad_x * (double)r[i] + grad_y * (double)r[3 + i] + grad_z * (double)r[6 + i];
+    for (int k = 0; k < SUMS; ++k) sums[k] = load_doubles(collected[k]);
+    const Projected p = project_lanes(frame.camera, frame.gaussians, ids);
+    const GaussianGradient g = unproject(frame.camera, p, sums, load_doubles(whitening[0]), load_doubles(whitening[1]),
+                                         load_doubles(whitening[2]));
     for (int lane = 0; lane < filled; ++lane) {
       const int64_t id = ids[lane];
-      for (int k = 0; k < 3; ++k) out.means[id * 3 + k] += (float)grad_mean[k][lane];
-      for (int k = 0; k < 6; ++k) out.covariances[id * 6 + k] += (float)grad_sigma[k][lane];
-      out.opacities[id] += (float)(sums[0][lane] / frame.gaussians.opacities[id]);
-      for (int k = 0; k < 3; ++k) out.colors[id * 3 + k] += (float)sums[6 + k][lane];
+      for (int k = 0; k < 3; ++k) out.means[id * 3 + k] += (float)g.mean[k][lane];
+      for (int k = 0; k < 6; ++k) out.covariances[id * 6 + k] += (float)g.sigma[k][lane];
+      out.opacities[id] += collected[0][lane] / frame.gaussians.opacities[id];
+      for (int k = 0; k < 3; ++k) out.colors[id * 3 + k] += collected[6 + k][lane];
     }
   }
 }
