@@ -152,8 +152,9 @@ def test_overfitting_one_scene_cuts_the_loss_by_ten(tmp_path):
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert start_training(whole, "steps=12", "checkpoint_minutes=100").wait(timeout=300) == 0
-    process = start_training(killed, "steps=12", "checkpoint_minutes=0")
+    muon = "optimizer=muon"
+    assert start_training(whole, "steps=12", "checkpoint_minutes=100", muon).wait(timeout=300) == 0
+    process = start_training(killed, "steps=12", "checkpoint_minutes=0", muon)
     deadline = time.monotonic() + 240
     while not (killed / "checkpoints" / "latest").exists() or max(read_log(killed), default=0) < 5:
         assert process.poll() is None and time.monotonic() < deadline
@@ -162,7 +163,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path):
     process.wait()
     at_death = max(read_log(killed))
     assert at_death < 12
-    assert start_training(killed, "steps=12", "checkpoint_minutes=0").wait(timeout=300) == 0
+    assert start_training(killed, "steps=12", "checkpoint_minutes=0", muon).wait(timeout=300) == 0
     expected, found = read_log(whole), read_log(killed)
     assert set(found) == set(expected)
     for step in range(1, 13):

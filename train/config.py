@@ -49,6 +49,7 @@ class TrainConfig:
     views_per_step: int = 48
     max_scenes: int = 8
     target_views: int = 8
+    optimizer: str = "adamw"
     learning_rate: float = 1e-3
     warmup: int = 500
     decay: float = 0.3

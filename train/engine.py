@@ -90,11 +90,7 @@ def start_processes() -> tuple[int, int, torch.device]:
 class Engine:
     """A network under DeepSpeed: backward, step, save, resume."""
 
-    def __init__(self, model: nn.Module, learning_rate: float, weight_decay: float, clip: float, extra: dict):
-        matrices = [p for p in model.parameters() if p.dim() >= 2]
-        others = [p for p in model.parameters() if p.dim() < 2]
-        groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.95), fused=True)
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, clip: float, extra: dict):
         config = {
             "train_micro_batch_size_per_gpu": 1,
             "gradient_clipping": clip,

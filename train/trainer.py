@@ -16,6 +16,7 @@ from train.config import TrainConfig, geometry_weight_at, learning_rate_at
 from train.data import keep_freed_memory, load_batches
 from train.engine import Engine, start_processes
 from train.objective import reconstruction_losses
+from train.optimizer import make_optimizer
 
 
 class Log:
@@ -55,7 +56,8 @@ def train(config: TrainConfig, folder: Path) -> ReconstructionModel:
             f"not in {config.start_from}, so untrained: {start_from_pretrained(model, config.start_from) or 'nothing'}"
         )
     model.train().to(device).bf16 = config.bf16
-    engine = Engine(model, config.learning_rate, config.weight_decay, config.clip, config.deepspeed)
+    optimizer = make_optimizer(config.optimizer, model, config.learning_rate, config.weight_decay)
+    engine = Engine(model, optimizer, config.clip, config.deepspeed)
     first_step = engine.load(folder / "checkpoints")
     log = Log(folder / "log.jsonl", config.log_every)
     folder.mkdir(parents=True, exist_ok=True)
