@@ -55,8 +55,8 @@ def choose_frames(
         choice = Choice(chosen, (), "inputs as named")
     elif protocol is not None or scene.protocols:
         name = protocol or ("random" if "random" in scene.protocols else next(iter(scene.protocols)))
-        others = ", ".join(other for other in scene.protocols if other != name)
-        reason = f"protocol {name}" + ("" if protocol else f", by default (also there: {others or 'none'})")
+        rest = ", ".join(other for other in scene.protocols if other != name) or "none"
+        reason = f"protocol {name}" + ("" if protocol else f", by default (also there: {rest})")
         choice = Choice(*scene.protocol(name), reason, name)
     else:
         choice = Choice(scene.file_paths, (), "no protocols.json and no inputs named: all frames are inputs")
@@ -294,7 +294,7 @@ def _draw_sheet(report: Report, views: Views, shown: _Shown) -> Float[Tensor, "3
     inputs = views.resize(width, height) if views.images.shape[-2:] != (height, width) else views
     pictures = inputs.composite(torch.ones(3))
     title = f"{Path(report.scene).name}, {len(views)} input views"
-    if shown.truths is None:
+    if shown.truths is None or report.scores is None:
         rows = {"input": pictures[spread(len(pictures), SHEET_COLUMNS)], "prediction": shown.predictions}
         return contact_sheet(rows, shown.labels, title)
     scores = f": {report.scores['psnr']:.2f} dB, on the object {report.scores['psnr_object']:.2f} dB"
