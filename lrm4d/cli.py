@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DEMO_SCENE = Path(__file__).resolve().parent / "scenes" / "demo"
 LIST_FLAGS = ("--inputs", "--targets")
 USER_ERROR, INTERRUPTED = 2, 130
-UsageError: type = typer.BadParameter.__mro__[1]
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """Of the click that typer carries or imports, whichever it is."""
 COLORS = {"white": "#ffffff", "black": "#000000", "gray": "#808080"}
 
