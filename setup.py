@@ -43,7 +43,7 @@ EXTRAS = {
 }
 EXTRAS["dev"] += EXTRAS["test"]
 PACKAGE_DATA = {
-    "lrm4d": ["*/csrc/*", "*/*.so", "*.so", "pretrained/*/*", "scenes/demo/*", "scenes/demo/images/*"],
+    "lrm4d": ["*/csrc/*", "*.so", "pretrained/*/*", "scenes/demo/*", "scenes/demo/images/*"],
     "train": ["configs/*.yaml"],
 }
 
@@ -54,15 +54,15 @@ def build_operators(target: Path) -> None:
     They are then compiled when they are first used, which needs a compiler on that machine.
     """
     try:
-        build = _load_builder()
-        build.compile_operator(target / "rasterizer" / build.packaged_name())
+        operators = _load_builder()
+        operators.compile_operators(target / operators.packaged_name())
     except (ImportError, RuntimeError, OSError) as error:
         print(f"lrm4d: the C++ operators are not compiled now ({error}); they will be at first use.")
 
 
 def _load_builder():
     """The builder's file alone: importing the package would need everything that it depends on."""
-    spec = importlib.util.spec_from_file_location("lrm4d_build", ROOT / "lrm4d/rasterizer/build.py")
+    spec = importlib.util.spec_from_file_location("lrm4d_operators", ROOT / "lrm4d/operators.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -8,8 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
+from lrm4d.operators import find_compiler
 from lrm4d.rasterizer import cpu, cuda
-from lrm4d.rasterizer.build import find_compiler
 from lrm4d.reconstruction.pretrained import list_pretrained
 from lrm4d.reconstruction.reconstructor import choose_device, has_fast_bf16
 from lrm4d.video import available_mp4_codec

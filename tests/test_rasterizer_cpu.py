@@ -1,8 +1,5 @@
 """The C++ operator against the reference in float64, over scenes of every kind; and how it is found."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,9 +15,10 @@ from rasterizer_scenes import (
 
 from lrm4d.cameras import Cameras
 from lrm4d.gaussians3d import Gaussians3D, pack_symmetric
-from lrm4d.rasterizer import build, cpu, rasterize
+from lrm4d.operators import find_compiler
+from lrm4d.rasterizer import cpu, rasterize
 
-pytestmark = pytest.mark.skipif(build.find_compiler() is None and not cpu.is_available(), reason="no C++ compiler")
+pytestmark = pytest.mark.skipif(find_compiler() is None and not cpu.is_available(), reason="no C++ compiler")
 BACKGROUND = torch.tensor([0.1, 0.5, 0.9])
 NAMES = ("means", "covariances", "opacities", "colors", "background")
 
@@ -200,29 +198,3 @@ def test_torch_knows_the_operator():
     arguments = (*leaves, cameras.world_to_camera, cameras.intrinsics, BACKGROUND, 24, 18, 0.3, False, 1, True)
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(torch.ops.lrm4d.rasterize_forward, arguments, test_utils=checks)
-
-
-def test_without_a_compiler_the_reference_stands_in_with_one_warning(tmp_path):
-    script = """
-import warnings, torch
-from lrm4d.rasterizer import build, cpu, choose_backend
-from rasterizer_scenes import random_scene
-build.packaged_name = lambda: "nothing.so"
-with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
-    backends = {choose_backend(random_scene(0, 3)[0]) for _ in range(3)}
-ours = [str(w.message) for w in caught if "lrm4d" in str(w.message)]
-assert backends == {"reference"}, backends
-assert len(ours) == 1 and "apt install g++" in ours[0], ours
-"""
-    root = build.SOURCES.parents[2]
-    environment = {"PATH": "", "LRM4D_CACHE": str(tmp_path), "PYTHONPATH": f"{root}:{root / 'tests'}"}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
-def test_a_failing_compiler_is_quoted(monkeypatch, tmp_path):
-    monkeypatch.setenv("CXX", "false")
-    with pytest.raises(RuntimeError, match=r"false .* failed"):
-        build.compile_operator(tmp_path / "operator.so")
-    assert list(tmp_path.iterdir()) == []

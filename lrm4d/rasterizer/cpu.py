@@ -1,50 +1,23 @@
-"""Our own C++ operator (csrc/): found beside this file or compiled once into the user's cache; its gradient."""
+"""Our own C++ operator (csrc/): what torch must know of it, and its gradient."""
 
 import functools
 import math
-import os
-import platform
-import warnings
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from lrm4d.cameras import Cameras
 from lrm4d.gaussians3d import Gaussians3D
-from lrm4d.rasterizer import build
+from lrm4d.operators import load_operators
 
 GROUP_SPLATS = 1 << 18
 """Pictures are drawn in groups of about so many Gaussians (64 bytes each), which stay in the processor's cache."""
 
 
-def cache_folder() -> Path:
-    """Where a compiled operator is kept: $LRM4D_CACHE, else lrm4d in $XDG_CACHE_HOME or ~/.cache."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lrm4d"
-    return Path(os.environ.get("LRM4D_CACHE") or default)
-
-
-def find_operator() -> Path:
-    """The compiled operator, compiling it if need be. Raises RuntimeError or OSError where it cannot be had."""
-    packaged = Path(__file__).with_name(build.packaged_name())
-    if packaged.exists():
-        return packaged
-    name = f"operator-{build.fingerprint()}-torch{torch.__version__}-{platform.machine()}.so"
-    cached = cache_folder() / name
-    return cached if cached.exists() else build.compile_operator(cached)
-
-
 @functools.cache
 def is_available() -> bool:
-    """Whether the operator could be loaded. The first call loads it, or warns once and names the remedy."""
-    try:
-        torch.ops.load_library(str(find_operator()))
-    except (RuntimeError, OSError) as error:
-        warnings.warn(
-            f"lrm4d: no fast CPU rasterizer, the PyTorch reference (about 100 times slower) stands in: {error}\n"
-            "Remedy: install a C++20 compiler (Debian, Ubuntu: apt install g++) and PyTorch 2.10 or later.",
-            stacklevel=2,
-        )
+    """Whether the operator could be loaded; the first call does it."""
+    if not load_operators():
         return False
     register()
     return True
