@@ -1,11 +1,13 @@
 """What a picture of Gaussians is: closed forms, the reference's gradients, gsplat's projection, edges, errors."""
 
+import json
 import math
 
 import pytest
 import torch
 from rasterizer_scenes import random_scene, random_weights, render_with_gradients, tensors, to_double
 
+from eval import benchmark_rasterizer
 from lrm4d.cameras import Cameras
 from lrm4d.gaussians3d import Gaussians3D, unpack_symmetric
 from lrm4d.rasterizer import choose_backend, cpu, rasterize, reference
@@ -216,3 +218,16 @@ def test_float64_goes_to_the_reference_and_half_is_drawn_in_float32():
     rendering = rasterize(half, cameras, BACKGROUND)
     again = rasterize(Gaussians3D(*(x.float() for x in tensors(half))), cameras, BACKGROUND)
     assert rendering.image.dtype == torch.float32 and torch.equal(rendering.image, again.image)
+
+
+def test_the_benchmark_times_every_backend(monkeypatch, capsys):
+    small = ["--gaussians", "50", "--reference-gaussians", "20", "--size", "8", "--repeats", "2", "--scenes", "2"]
+    monkeypatch.setattr("sys.argv", ["benchmark", *small, "--threads", "1", "--json"])
+    before = torch.get_num_threads()
+    try:
+        benchmark_rasterizer.main()
+    finally:
+        torch.set_num_threads(before)
+    timings = json.loads(capsys.readouterr().out)
+    assert {"reference"} <= {t["backend"] for t in timings}
+    assert all(0 < t["low"] <= t["median"] <= t["high"] for t in timings)

@@ -1,4 +1,4 @@
-// Which tiles a splat touches, and the order front to back. Scalar code, compiled once: counting and placing must agree.
+// Which tiles a splat touches, and the order front to back. Scalar, compiled once: counting and placing must agree.
 #pragma once
 
 #include <math.h>

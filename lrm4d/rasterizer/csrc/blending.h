@@ -71,7 +71,7 @@ void blend(const Frame& frame, int tile, const float* background, bool keep, con
     const int r1 = final < place_.height - 1 ? (int)final : place_.height - 1;
     const Floats u_of_columns = (place_.columns - s.x) * s.ux;
     int touched = 0;
-    for (int rows = alive & (2 << r1) - (1 << r0); rows != 0; rows &= rows - 1) {
+    for (int rows = alive & ((2 << r1) - (1 << r0)); rows != 0; rows &= rows - 1) {
       const int r = __builtin_ctz(rows);
       const Row row = whiten(s, u_of_columns, place_.y + r + 0.5f);
       const Floats before = load(left + r * LANES);

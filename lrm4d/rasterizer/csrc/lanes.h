@@ -1,5 +1,5 @@
-// Eight floats or four doubles at a time: the compiler's own vector types, which it maps on AVX2, or on pairs of SSE2 or
-// NEON registers. (Twice as wide would be split too, but its comparisons are taken apart one by one.)
+// Eight floats or four doubles at a time: the compiler's own vector types, which it maps on AVX2, or on pairs of SSE2
+// or NEON registers. (Twice as wide would be split too, but its comparisons are taken apart one by one.)
 #pragma once
 
 #include <stdint.h>

@@ -1,4 +1,4 @@
-// The operators lrm4d::rasterize_forward and lrm4d::rasterize_backward on PyTorch's stable ABI: tensors in, tensors out.
+// The operators lrm4d::rasterize_forward and rasterize_backward on PyTorch's stable ABI: tensors in, tensors out.
 // Shapes and types are checked in Python (cpu.py), the only caller.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -134,12 +134,13 @@ class Memory {
   std::deque<Scratch> scratch_;
 };
 
-// (image, alpha, depth, state): the state is for the backward, two tensors a group of pictures, and means nothing outside.
+// (image, alpha, depth, state): the state is for the backward, two tensors a group of pictures.
 std::tuple<Tensor, Tensor, Tensor, std::vector<Tensor>> forward(
     Tensor means, Tensor covariances, Tensor opacities, Tensor colors, Tensor world_to_camera, Tensor intrinsics,
     Tensor background, int64_t width, int64_t height, double low_pass, bool compensate, int64_t group, bool keep) {
   const Kernels& kernels = choose_kernels();
-  Batch batch(means, covariances, opacities, colors, world_to_camera, intrinsics, {width, height, low_pass, compensate});
+  const Settings settings{width, height, low_pass, compensate};
+  Batch batch(means, covariances, opacities, colors, world_to_camera, intrinsics, settings);
   const int64_t pictures = batch.frames.size();
 
   std::vector<int64_t> shape;
@@ -169,7 +170,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(
     Tensor opacities, Tensor colors, Tensor world_to_camera, Tensor intrinsics, Tensor background, Tensor depth,
     std::vector<Tensor> state, int64_t width, int64_t height, double low_pass, bool compensate, int64_t group) {
   const Kernels& kernels = choose_kernels();
-  Batch batch(means, covariances, opacities, colors, world_to_camera, intrinsics, {width, height, low_pass, compensate});
+  const Settings settings{width, height, low_pass, compensate};
+  Batch batch(means, covariances, opacities, colors, world_to_camera, intrinsics, settings);
   const int64_t pictures = batch.frames.size(), pixels = width * height;
   Tensor out[4];
   float* to[4];

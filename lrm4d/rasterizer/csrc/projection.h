@@ -1,6 +1,6 @@
 // From Gaussians in the world to splats in the picture, and the gradients back.
 //
-// The 2D covariance (a, b; b, c) = J R Sigma R^T J^T + low_pass is formed in double: for a needle its determinant cancels.
+// The 2D covariance (a, b; b, c) = J R Sigma R^T J^T + low_pass is formed in double: a needle's determinant cancels.
 // J is the Jacobian of the perspective at the mean, whose direction is clamped to 1.3 times the field of view (as in
 // gsplat and 3DGS), because the linearization means nothing far outside the picture.
 #pragma once
@@ -217,8 +217,8 @@ struct GaussianGradient {
 };
 
 // sums: what the pairs collected; sx, sy, vy: the splats' whitening.
-INLINE GaussianGradient unproject(const Camera& camera, const Projected& p, const Doubles sums[SUMS], Doubles sx, Doubles sy,
-                                  Doubles vy) {
+INLINE GaussianGradient unproject(const Camera& camera, const Projected& p, const Doubles sums[SUMS], Doubles sx,
+                                  Doubles sy, Doubles vy) {
   GaussianGradient out;
   const double fx = camera.fx, fy = camera.fy, skew = camera.skew;
   const float* r = camera.rotation;

@@ -1,6 +1,7 @@
-// Memory that outlives a call, so that the next one need not ask the system for it: fresh pages cost more than the work.
+// Memory that outlives a call, so that the next need not ask the system for it: fresh pages cost more than the work.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <mutex>
@@ -28,14 +29,15 @@ class Scratch {
     {
       std::lock_guard<std::mutex> lock(mutex());
       std::vector<Block>& blocks = idle();
-      size_t best = blocks.size();
-      for (size_t i = 0; i < blocks.size(); ++i)
-        if (best == blocks.size() || (blocks[best].size < size ? blocks[i].size > blocks[best].size
-                                                               : blocks[i].size >= size && blocks[i].size < blocks[best].size))
-          best = i;
-      if (best < blocks.size()) {
-        block_ = blocks[best];
-        blocks.erase(blocks.begin() + best);
+      // The smallest that is large enough, else the largest, which is then replaced.
+      const auto better = [size](const Block& a, const Block& b) {
+        if ((a.size >= size) != (b.size >= size)) return a.size >= size;
+        return a.size >= size ? a.size < b.size : a.size > b.size;
+      };
+      const auto best = std::min_element(blocks.begin(), blocks.end(), better);
+      if (best != blocks.end()) {
+        block_ = *best;
+        blocks.erase(best);
       }
     }
     if (block_.size < size) {
