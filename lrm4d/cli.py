@@ -306,7 +306,9 @@ def write_pictures(output: Path, pictures: "Tensor", fps: float) -> None:
         return
     digits = len(str(len(pictures) - 1))
     names = [output / f"frame_{index:0{digits}}.png" for index in range(len(pictures))]
-    save_pictures(names, pictures.float() / 255)
+    for start in range(0, len(names), 16):  # all frames at once as floats would take four times the memory
+        part = slice(start, start + 16)
+        save_pictures(names[part], pictures[part].float() / 255)
 
 
 @app.command(

@@ -192,12 +192,12 @@ def test_render_makes_a_video_as_the_inputs_were_seen(capsys, saved, tmp_path):
 
 def test_render_makes_pictures_that_are_those_of_the_library(saved, tmp_path):
     arguments = ["--trajectory", "arc:elevation=0", "--times", "0.25", "--size", "16x8", "--fov", "60"]
-    options = [*arguments, "--frames", "11", "--background", "black"]
+    options = [*arguments, "--frames", "37", "--background", "black"]
     assert run(["render", str(saved), "-o", str(tmp_path / "frames"), *options]) == 0
     files = sorted((tmp_path / "frames").iterdir())
-    assert [file.name for file in files] == [f"frame_{i:02}.png" for i in range(11)]
-    cameras = parse_trajectory("arc:elevation=0,fov=60,distance=3", 11, 16, 8)
-    expected = make_gaussians().render(cameras, torch.full((11,), 0.25), torch.zeros(3)).image
+    assert [file.name for file in files] == [f"frame_{i:02}.png" for i in range(37)]
+    cameras = parse_trajectory("arc:elevation=0,fov=60,distance=3", 37, 16, 8)
+    expected = make_gaussians().render(cameras, torch.full((37,), 0.25), torch.zeros(3)).image
     for file, picture in zip(files, expected, strict=True):
         with Image.open(file) as image:
             levels = torch.tensor(list(image.convert("RGB").getdata())).reshape(8, 16, 3).permute(2, 0, 1)
