@@ -55,7 +55,9 @@ def build_operators(target: Path) -> None:
     """
     try:
         operators = _load_builder()
-        operators.compile_operators(target / operators.packaged_name())
+        current = operators.compile_operators(target / operators.packaged_name())
+        for stale in set(target.glob("_operators-*.so")) - {current}:
+            stale.unlink()
     except (ImportError, RuntimeError, OSError) as error:
         print(f"lrm4d: the C++ operators are not compiled now ({error}); they will be at first use.")
 
