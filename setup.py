@@ -17,6 +17,7 @@ CORE = [
     "jaxtyping>=0.3",
     "numpy>=1.26",
     "omegaconf>=2.3",
+    "pyyaml>=6",
     "pillow>=10.1",
     "rich>=13",
     "safetensors>=0.5",

@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 T = TypeVar("T")
 
@@ -32,4 +33,7 @@ def _read(source: dict[str, Any] | str | Path | list[str]) -> Any:
         return OmegaConf.from_dotlist(source)
     if not Path(source).is_file():
         raise ValueError(f"{source}: no such configuration file.")
-    return OmegaConf.load(source)
+    try:
+        return OmegaConf.load(source)
+    except YAMLError as error:
+        raise ValueError(f"{source}: not valid YAML ({str(error).splitlines()[0]}).") from error

@@ -62,7 +62,7 @@ def compile_operators(output: Path) -> Path:
 
 
 def _units() -> list[tuple[Path, list[str]]]:
-    """What is compiled with which flags; the kernels once for each instruction set, for operator.cpp to choose from."""
+    """What is compiled with which flags; the kernels once for each instruction set, operator.cpp chooses."""
     rasterizer, reconstruction = ROOMS
     torch_root = Path(torch.__file__).parent
     headers = [f"-I{torch_root / 'include'}", f"-I{torch_root / 'include/torch/csrc/api/include'}"]

@@ -58,3 +58,10 @@ def test_every_network_survives_its_config_file(name):
 def test_checks_of_the_dataclass_itself_hold():
     with pytest.raises(ValueError, match="multiple of head_width"):
         make_config(ModelConfig, {"width": 100})
+
+
+def test_broken_yaml_is_named(tmp_path):
+    path = tmp_path / "broken.yaml"
+    path.write_text("steps: [1, 2")
+    with pytest.raises(ValueError, match=r"broken\.yaml: not valid YAML"):
+        make_config(Outer, path)
