@@ -141,12 +141,15 @@ def test_checkpoints_hold_plain_data_and_nothing_else(tmp_path):
 
 
 def test_overfitting_one_scene_cuts_the_loss_by_ten(tmp_path):
-    process = start_training(tmp_path, "steps=150", "learning_rate=0.003", "checkpoint_minutes=100")
+    process = start_training(
+        tmp_path, "steps=150", "learning_rate=0.003", "checkpoint_minutes=100", "sample_every=150"
+    )
     assert process.wait(timeout=300) == 0
     log = read_log(tmp_path)
     first = sum(log[step]["color"] for step in range(1, 4)) / 3
     last = sum(log[step]["color"] for step in range(148, 151)) / 3
     assert last < first / 10
+    assert (tmp_path / "samples/step_150.png").exists()
     assert (tmp_path / "model.safetensors").exists() and (tmp_path / "config.json").exists()
 
 
@@ -169,3 +172,23 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path):
     for step in range(1, 13):
         assert found[step]["loss"] == pytest.approx(expected[step]["loss"], rel=1e-4), step
     assert len(list((killed / "checkpoints").glob("step_*"))) <= 2
+
+
+def test_average_is_the_mean_of_the_weights(monkeypatch, tmp_path):
+    from dataclasses import replace
+
+    from lrm4d.reconstruction import CONFIGS, ReconstructionModel
+    from lrm4d.reconstruction.pretrained import load_pretrained, save_pretrained
+    from train import average
+
+    config = replace(CONFIGS["nano"], width=64, layers=1)
+    for name in "ab":
+        save_pretrained(ReconstructionModel(config), tmp_path / name)
+    first, second = (load_pretrained(tmp_path / name).state_dict() for name in "ab")
+    monkeypatch.setattr(sys, "argv", ["average", f"{tmp_path}/a", f"{tmp_path}/b", "-o", f"{tmp_path}/mean"])
+    average.main()
+    for name, value in load_pretrained(tmp_path / "mean").state_dict().items():
+        torch.testing.assert_close(value, ((first[name] + second[name]) / 2).bfloat16().float())
+    save_pretrained(ReconstructionModel(replace(config, layers=2)), tmp_path / "b")
+    with pytest.raises(SystemExit):
+        average.main()

@@ -6,12 +6,13 @@ import time
 from pathlib import Path
 
 import torch
-from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from data_tools.world import WorldViews
+from lrm4d.export.contact_sheet import reconstruction_sheet
 from lrm4d.reconstruction import ReconstructionModel
 from lrm4d.reconstruction.pretrained import save_pretrained, start_from_pretrained
+from lrm4d.scenes.pictures import save_picture
 from train.config import TrainConfig, geometry_weight_at, learning_rate_at
 from train.data import keep_freed_memory, load_batches
 from train.engine import Engine, start_processes
@@ -52,9 +53,8 @@ def train(config: TrainConfig, folder: Path) -> ReconstructionModel:
     torch.manual_seed(config.seed)
     model = ReconstructionModel(config.model_config())
     if config.start_from:
-        print(
-            f"not in {config.start_from}, so untrained: {start_from_pretrained(model, config.start_from) or 'nothing'}"
-        )
+        missing = start_from_pretrained(model, config.start_from)
+        print(f"not in {config.start_from}, so untrained: {', '.join(missing) or 'nothing'}")
     model.train().to(device).bf16 = config.bf16
     optimizer = make_optimizer(config.optimizer, model, config.learning_rate, config.weight_decay)
     engine = Engine(model, optimizer, config.clip, config.deepspeed)
@@ -108,11 +108,8 @@ def _save_sample(engine: Engine, context: WorldViews, targets: WorldViews, path:
     answer = engine.module(context.views)
     rendering = answer.gaussians.render(targets.views.cameras, targets.views.times)
     white = rendering.image.new_ones(3)
-    truth = targets.views.composite(white)[0]
-    rows = [context.views.composite(white)[0][: len(truth)], rendering.image[0], truth]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet = torch.cat([torch.cat(list(row), dim=-1) for row in rows if len(row) == len(truth)], dim=-2)
-    Image.fromarray((sheet.clamp(0, 1) * 255).byte().permute(1, 2, 0).numpy()).save(path)
+    given, truth = (views.composite(white)[0].cpu() for views in (context.views, targets.views))
+    save_picture(path, reconstruction_sheet(given, rendering.image[0].cpu(), truth))
     engine.module.train()
 
 
