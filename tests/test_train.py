@@ -192,3 +192,11 @@ def test_average_is_the_mean_of_the_weights(monkeypatch, tmp_path):
     save_pretrained(ReconstructionModel(replace(config, layers=2)), tmp_path / "b")
     with pytest.raises(SystemExit):
         average.main()
+
+
+def test_what_cannot_be_resumed_is_refused_at_the_start():
+    from train.engine import check_deepspeed
+
+    check_deepspeed({"zero_optimization": {"stage": 0}, "bf16": {"enabled": False}})
+    with pytest.raises(ValueError, match="only stage 0"):
+        check_deepspeed({"zero_optimization": {"stage": 2}})

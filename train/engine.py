@@ -87,10 +87,18 @@ def start_processes() -> tuple[int, int, torch.device]:
     return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), device
 
 
+def check_deepspeed(extra: dict[str, Any]) -> None:
+    """Refuse what a run would lose by: ZeRO's states hold objects that SafetensorsCheckpoints does not store yet."""
+    stage = extra.get("zero_optimization", {}).get("stage", 0)
+    if stage:
+        raise ValueError(f"deepspeed.zero_optimization.stage={stage}: only stage 0 can be saved and resumed for now.")
+
+
 class Engine:
     """A network under DeepSpeed: backward, step, save, resume."""
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, clip: float, extra: dict):
+        check_deepspeed(extra)
         config = {
             "train_micro_batch_size_per_gpu": 1,
             "gradient_clipping": clip,
