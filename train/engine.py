@@ -13,7 +13,7 @@ import torch
 from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointEngine
 from torch import Tensor, nn
 
-from lrm4d.checkpoint import read_safetensors, write_safetensors
+from lrm4d.checkpoint import read_safetensors, write_safetensors, write_text
 
 
 class SafetensorsCheckpoints(CheckpointEngine):
@@ -56,8 +56,6 @@ def _encode(value: Any, tensors: dict[str, Tensor], name: str) -> Any:
         return {kind: [_encode(v, tensors, f"{name}.{i}") for i, v in enumerate(value)]}
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, torch.Size):
-        return {"tuple": list(value)}
     raise ValueError(f"checkpoint entry {name}: cannot store a {type(value).__name__} without pickle.")
 
 
@@ -102,7 +100,6 @@ class Engine:
         config = {
             "train_micro_batch_size_per_gpu": 1,
             "gradient_clipping": clip,
-            "zero_allow_untested_optimizer": True,
             "steps_per_print": 10**9,
             **extra,
         }
@@ -126,23 +123,20 @@ class Engine:
         for group in self.engine.optimizer.param_groups:
             group["lr"] = learning_rate
         self.engine.backward(loss)
-        norm = self._gradient_norm()
-        if norm is not None and not math.isfinite(norm):
+        norm = float(torch.nn.utils.get_total_norm([p.grad for p in self.module.parameters() if p.grad is not None]))
+        if math.isfinite(norm):
+            self.engine.step()
+        else:
             self.engine.zero_grad()
-            return norm
-        self.engine.step()
-        if norm is None:  # ZeRO keeps the gradients to itself, and their norm
-            norm = float(self.engine.get_global_grad_norm())
         return norm
-
-    def _gradient_norm(self) -> float | None:
-        gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
-        return float(torch.nn.utils.get_total_norm(gradients)) if gradients else None
 
     def save(self, folder: Path, step: int, keep: int = 2) -> None:
         """Write folder/step_N and then point folder/latest to it; only the newest `keep` stay."""
-        self.engine.save_checkpoint(str(folder), tag=f"step_{step}", client_state={"step": step})
+        tag = f"step_{step}"
+        self.engine.save_checkpoint(str(folder), tag=tag, client_state={"step": step}, save_latest=False)
         if self.engine.global_rank == 0:
+            # DeepSpeed writes this file in place: a run killed just then would find it empty and not resume.
+            write_text(folder / "latest", tag)
             saved = sorted(folder.glob("step_*"), key=lambda path: int(path.name.removeprefix("step_")))
             for old in saved[:-keep]:
                 shutil.rmtree(old)
