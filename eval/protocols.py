@@ -1,11 +1,10 @@
 """Which scenes and protocols to score, and the views of one of them."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from lrm4d.scenes import PAPER_PROTOCOLS, Scene
-from lrm4d.scenes.pictures import alpha_from_white
+from lrm4d.scenes.pictures import cut_out_of_white
 from lrm4d.views import Views
 
 
@@ -44,10 +43,5 @@ def load_views(scene: Scene, file_paths: Sequence[str], size: int | None = None)
 
     Pictures of which none has any transparency are taken to be on white, as the command `lrm4d reconstruct` does.
     """
-    views = scene.views(file_paths)
-    if bool((views.alphas == 1).all()):
-        views = replace(views, alphas=alpha_from_white(views.images))
-    if size is None:
-        return views
-    scale = size / max(views.cameras.width, views.cameras.height)
-    return views.resize(round(views.cameras.width * scale), round(views.cameras.height * scale))
+    views = cut_out_of_white(scene.views(file_paths))
+    return views if size is None else views.resize_longer_side(size)

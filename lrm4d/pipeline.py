@@ -17,7 +17,7 @@ from lrm4d.gaussians4d import Gaussians4D
 from lrm4d.metrics import masked_psnr, object_mask, psnr
 from lrm4d.reconstruction.reconstructor import Progress, Reconstructor, render_frames
 from lrm4d.scenes import Scene, render_path
-from lrm4d.scenes.pictures import alpha_from_white, save_picture, save_pictures
+from lrm4d.scenes.pictures import cut_out_of_white, save_picture, save_pictures
 from lrm4d.trajectories import orbit, parse_times
 from lrm4d.video import to_bytes, write_video
 from lrm4d.views import Views
@@ -95,23 +95,22 @@ def read_inputs(scene: Scene, file_paths: Sequence[str], size: int | None = None
         return views
     if size < 1:
         raise ValueError(f"size {size}: expected pixels, a multiple of the network's patch.")
-    width, height = views.cameras.width, views.cameras.height
-    factor = size / max(width, height)
-    return views.resize(max(1, round(width * factor)), max(1, round(height * factor)))
+    return views.resize_longer_side(size)
 
 
 def _cut_out(scene: Scene, views: Views) -> Views:
     """Views with an alpha that shows the object."""
     if bool((views.alphas < 1).any()):
         return views
-    alphas = alpha_from_white(views.images)
+    cut = cut_out_of_white(views)
+    alphas = cut.alphas
     rim = torch.cat([alphas[..., (0, -1), :].flatten(), alphas[..., (0, -1)].flatten()])
     if rim.mean() > 0.5:
         raise ValueError(
             f"{scene.folder}: the input pictures have no transparency and no white background, so nothing tells the "
             "object from what is around it. Cut the object out (RGBA PNG, or on white)."
         )
-    return replace(views, alphas=alphas)
+    return cut
 
 
 @dataclass
@@ -285,8 +284,7 @@ def _read_truths(scene: Scene, file_paths: list[str]) -> Views | None:
     """The targets' own pictures; those without alpha are on white, and white is not the object."""
     if not file_paths:
         return None
-    views = scene.views(file_paths)
-    return views if bool((views.alphas < 1).any()) else replace(views, alphas=alpha_from_white(views.images))
+    return cut_out_of_white(scene.views(file_paths))
 
 
 def _draw_sheet(report: Report, views: Views, shown: _Shown) -> Float[Tensor, "3 height width"]:

@@ -56,3 +56,9 @@ class Views:
         premultiplied, alphas = flat.unflatten(0, self.shape).split([3, 1], dim=-3)
         images = premultiplied / alphas.clamp(min=1e-6)
         return replace(self, images=images, alphas=alphas, cameras=self.cameras.resize(width, height))
+
+    def resize_longer_side(self, size: int) -> "Views":
+        """The same views with `size` pixels on the longer side, the other in proportion and at least one."""
+        width, height = self.cameras.width, self.cameras.height
+        factor = size / max(width, height)
+        return self.resize(max(1, round(width * factor)), max(1, round(height * factor)))

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn.functional import l1_loss, smooth_l1_loss
 
 from data_tools.world import WorldViews
-from lrm4d.losses import ssim_loss
+from lrm4d.losses import color_loss, silhouette_loss, ssim_loss
 from lrm4d.reconstruction import Reconstruction
 from train.config import LossWeights
 
@@ -18,8 +18,8 @@ def reconstruction_losses(
     rendering = answer.gaussians.render(targets.views.cameras, targets.views.times, white)
     truth = targets.views.composite(white)
     losses = {
-        "color": weights.color * (rendering.image - truth).square().mean(),
-        "alpha": weights.alpha * (rendering.alpha - targets.views.alphas).square().mean(),
+        "color": weights.color * color_loss(rendering.image, truth),
+        "alpha": weights.alpha * silhouette_loss(rendering.alpha, targets.views.alphas),
     }
     if weights.ssim:
         losses["ssim"] = weights.ssim * ssim_loss(rendering.image.flatten(0, 1), truth.flatten(0, 1))

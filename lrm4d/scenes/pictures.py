@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from lrm4d.checkpoint import atomic_path
+from lrm4d.views import Views
 
 THREADS = min(8, (os.cpu_count() or 1) * 2)
 WHITE_TOLERANCE = 6 / 255
@@ -61,6 +63,13 @@ def alpha_from_white(images: Float[Tensor, "*batch 3 height width"]) -> Float[Te
     White spots on the object become holes too: only pictures with an alpha channel can tell them from the background.
     """
     return (images.amin(-3, keepdim=True) < 1 - WHITE_TOLERANCE).to(images.dtype)
+
+
+def cut_out_of_white(views: Views) -> Views:
+    """Views that are opaque all over, as taken on white: with alpha_from_white. Others stay as they are."""
+    if bool((views.alphas < 1).any()):
+        return views
+    return replace(views, alphas=alpha_from_white(views.images))
 
 
 def save_picture(path: Path, image: Float[Tensor, "channel height width"]) -> None:
