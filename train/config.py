@@ -35,7 +35,9 @@ class TrainConfig:
     others; its scenes are views_per_step // views, at most max_scenes. The learning rate warms up, stays at
     `learning_rate` and decays linearly to zero over the last `decay` of the steps. geometry_fade: fraction of the
     steps over which the weights of the direct losses fall to a tenth. fixed_scenes: how many scenes there are in all,
-    0 for no end. start_from: weights to begin with, a name or a folder. deepspeed: merged into its configuration.
+    0 for no end. start_from: weights to begin with, a name or a folder. accumulate: batches whose gradients make
+    one step. ema: the weights that are saved are an average over the steps that keeps this share of itself each step,
+    0 for the last weights themselves. deepspeed: merged into its configuration.
     """
 
     model: str = "nano"
@@ -55,6 +57,8 @@ class TrainConfig:
     decay: float = 0.3
     weight_decay: float = 0.05
     clip: float = 1.0
+    accumulate: int = 1
+    ema: float = 0.0
     loss: LossWeights = field(default_factory=LossWeights)
     geometry_fade: float = 1.0
     bf16: bool = True
@@ -95,3 +99,8 @@ def learning_rate_at(config: TrainConfig, step: int) -> float:
 def geometry_weight_at(config: TrainConfig, step: int) -> float:
     """The factor on the direct losses: from 1 to 0.1 along a line."""
     return 1 - 0.9 * min(1.0, step / max(config.geometry_fade * config.steps, 1))
+
+
+def ema_decay_at(config: TrainConfig, step: int) -> float:
+    """How much of the averaged weights a step keeps: little at first, so that the start is soon forgotten."""
+    return min(config.ema, (1 + step) / (10 + step))

@@ -1,4 +1,4 @@
-"""Batches of the procedural world, one a step, each drawn from the run's seed, the step and the rank alone."""
+"""Batches of the procedural world, each drawn from the run's seed, its number and the rank alone."""
 
 import ctypes
 
@@ -10,19 +10,22 @@ from train.config import TrainConfig
 
 
 class WorldBatches(Dataset):
-    """Item `step` is that step's (context, targets), the same whenever it is asked for: resuming is counting."""
+    """Item `index` is (context, targets), the same whenever it is asked for: resuming is counting.
+
+    A step takes config.accumulate of them, one after the other.
+    """
 
     def __init__(self, config: TrainConfig, rank: int, world_size: int, device: torch.device):
         self.config, self.rank, self.world_size, self.device = config, rank, world_size, device
 
     def __len__(self) -> int:
-        """One batch a step."""
-        return self.config.steps
+        """The batches of the whole run."""
+        return self.config.steps * self.config.accumulate
 
-    def __getitem__(self, step: int) -> tuple[WorldViews, WorldViews]:
-        """The batch of a step: views [scene, view]."""
+    def __getitem__(self, index: int) -> tuple[WorldViews, WorldViews]:
+        """A batch: views [scene, view]."""
         config = self.config
-        draw = step * self.world_size + self.rank
+        draw = index * self.world_size + self.rank
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + draw)
         few = torch.rand((), generator=generator) < config.few_chance
         least, most = config.few_views if few else config.many_views
@@ -31,7 +34,8 @@ class WorldBatches(Dataset):
         seeds = torch.randint(2**31, (scenes,), generator=generator)
         if config.fixed_scenes:
             seeds = seeds % config.fixed_scenes
-        return sample_batch(seeds.tolist(), views, config.target_views, config.size_at(step), device=self.device)
+        size = config.size_at(index // config.accumulate)
+        return sample_batch(seeds.tolist(), views, config.target_views, size, device=self.device)
 
 
 def keep_freed_memory() -> None:
@@ -58,7 +62,7 @@ def load_batches(config: TrainConfig, rank: int, world_size: int, device: torch.
     return DataLoader(
         WorldBatches(config, rank, world_size, device),
         batch_size=None,
-        sampler=range(first_step, config.steps),
+        sampler=range(first_step * config.accumulate, config.steps * config.accumulate),
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         worker_init_fn=_start_worker,

@@ -93,18 +93,31 @@ def check_deepspeed(extra: dict[str, Any]) -> None:
 
 
 class Engine:
-    """A network under DeepSpeed: backward, step, save, resume."""
+    """A network under DeepSpeed: backward, step, average of the weights, save, resume.
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, clip: float, extra: dict):
+    accumulate: how many calls of backward one step has. average: whether to average the weights over the steps.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        clip: float,
+        extra: dict[str, Any],
+        accumulate: int = 1,
+        average: bool = False,
+    ):
         check_deepspeed(extra)
         config = {
             "train_micro_batch_size_per_gpu": 1,
+            "gradient_accumulation_steps": accumulate,
             "gradient_clipping": clip,
             "steps_per_print": 10**9,
             **extra,
         }
         self.engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
         self.engine.checkpoint_engine = SafetensorsCheckpoints()
+        self.average = self._copy_weights() if average else None
 
     @property
     def module(self) -> nn.Module:
@@ -115,25 +128,46 @@ class Engine:
         """The network's answer."""
         return self.engine(*inputs)
 
-    def step(self, loss: Tensor, learning_rate: float) -> float:
-        """Backward and one update; returns the norm of the gradient before clipping.
+    def backward(self, loss: Tensor, last: bool) -> None:
+        """Add a batch's share of the step's gradient; `last`: it is the last before the step."""
+        self.engine.set_gradient_accumulation_boundary(last)
+        self.engine.backward(loss)
+
+    def step(self, learning_rate: float, ema_decay: float = 0.0) -> float:
+        """One update of the weights and of their average; returns the norm of the gradient before clipping.
 
         A gradient that is not finite changes nothing: the step is skipped.
         """
         for group in self.engine.optimizer.param_groups:
             group["lr"] = learning_rate
-        self.engine.backward(loss)
         norm = float(torch.nn.utils.get_total_norm([p.grad for p in self.module.parameters() if p.grad is not None]))
-        if math.isfinite(norm):
-            self.engine.step()
-        else:
+        if not math.isfinite(norm):
             self.engine.zero_grad()
+            return norm
+        self.engine.step()
+        if self.average is not None:
+            with torch.no_grad():
+                torch._foreach_lerp_(list(self.average.values()), list(self.module.parameters()), 1 - ema_decay)
         return norm
+
+    def agree(self, wish: bool) -> bool:
+        """Whether any process wishes it: clocks differ, and a checkpoint needs all processes at once."""
+        wishes = torch.tensor(float(wish), device=self.engine.device)
+        torch.distributed.all_reduce(wishes, torch.distributed.ReduceOp.MAX)
+        return bool(wishes)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The network's state to use and to ship: averaged where the weights are averaged."""
+        return {**self.module.state_dict(), **(self.average or {})}
+
+    def _copy_weights(self) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self.module.named_parameters()}
 
     def save(self, folder: Path, step: int, keep: int = 2) -> None:
         """Write folder/step_N and then point folder/latest to it; only the newest `keep` stay."""
         tag = f"step_{step}"
-        self.engine.save_checkpoint(str(folder), tag=tag, client_state={"step": step}, save_latest=False)
+        state = {"step": step, "average": self.average}
+        self.engine.save_checkpoint(str(folder), tag=tag, client_state=state, save_latest=False)
         if self.engine.global_rank == 0:
             # DeepSpeed writes this file in place: a run killed just then would find it empty and not resume.
             write_text(folder / "latest", tag)
@@ -146,4 +180,8 @@ class Engine:
         if not (folder / "latest").is_file():
             return 0
         _, state = self.engine.load_checkpoint(str(folder))
+        if self.average is not None:
+            # A run that was not averaged so far starts its average where it stands.
+            saved = state.get("average") or self._copy_weights()
+            self.average = {name: value.to(self.engine.device) for name, value in saved.items()}
         return int(state["step"])
