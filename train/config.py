@@ -35,7 +35,8 @@ class TrainConfig:
     others; its scenes are views_per_step // views, at most max_scenes. The learning rate warms up, stays at
     `learning_rate` and decays linearly to zero over the last `decay` of the steps. geometry_fade: fraction of the
     steps over which the weights of the direct losses fall to a tenth. fixed_scenes: how many scenes there are in all,
-    0 for no end. start_from: weights to begin with, a name or a folder. accumulate: batches whose gradients make
+    0 for no end. shards: tar shards to train on instead of the world, a folder or a pattern with braces or stars
+    (lrm4d.shards). start_from: weights to begin with, a name or a folder. accumulate: batches whose gradients make
     one step. ema: the weights that are saved are an average over the steps that keeps this share of itself each step,
     0 for the last weights themselves. deepspeed: merged into its configuration.
     """
@@ -65,6 +66,7 @@ class TrainConfig:
     workers: int = 1
     threads: int = 1
     fixed_scenes: int = 0
+    shards: str | None = None
     checkpoint_minutes: float = 5.0
     log_every: int = 20
     sample_every: int = 250
