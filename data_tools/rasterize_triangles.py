@@ -63,6 +63,26 @@ def rasterize_triangles(
     return Samples(index, kept.index_select(0, triangle), 1 / total[:, 0], (parts / total)[:, [0, 2, 1]])
 
 
+def farthest_depths(
+    corners: Float[Tensor, "triangle 3 3"], pictures: Int[Tensor, "triangle"], count: int, height: int, width: int
+) -> Float[Tensor, "sample"]:
+    """Camera z of the farthest back face at every sample of `count` pictures, 0 where there is none.
+
+    The arguments are those of rasterize_triangles. Where a ray leaves a closed surface for good.
+    """
+    kept, planes = _set_up(corners, height, width)  # not turned around: what is seen from behind has positive area
+    corners = corners.index_select(0, kept)
+    of_row, row = _expand_rows(corners, height)
+    of_fragment, column = _expand_columns(corners, of_row, row, width)
+    triangle, y = of_row.index_select(0, of_fragment), row.index_select(0, of_fragment)
+    share = planes.sum(1).index_select(0, triangle)
+    inverse_depth = share[:, 0] * (column + 0.5) + share[:, 1] * (y + 0.5) + share[:, 2]
+    target = ((pictures[kept] * height).index_select(0, triangle) + y) * width + column
+    nearness = torch.full((count * height * width,), float("inf"), device=corners.device)
+    nearness.scatter_reduce_(0, target, inverse_depth.clamp(min=1e-6), "amin")
+    return 1 / nearness
+
+
 def _set_up(corners: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """Triangles that can be seen, and [triangle, corner, 3]: each corner's share of 1 / z as a x + b y + c."""
     x, y, z = corners.unbind(-1)

@@ -1,6 +1,6 @@
 """Pictures of scenes from any cameras at any times, with exact depth and scene flow; the same code on CPU and CUDA."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Bool, Float
@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from data_tools.motion import chain_frames, evaluate_waves, rotate_about_axes, spine_frames
-from data_tools.rasterize_triangles import rasterize_triangles
+from data_tools.rasterize_triangles import farthest_depths, rasterize_triangles
 from data_tools.scenes import Scenes
 from data_tools.shapes import COLUMNS, ROWS, grid_corners, grid_faces
 from data_tools.textures import shade_textures
@@ -29,20 +29,22 @@ class WorldViews:
 
     depths: camera z of the surface, 0 where nothing is hit. hits: whether something is hit.
     flows: velocity of the point seen, world units over the whole clip (time 0 to 1); 0 where nothing is hit.
+    exits: camera z of the last surface along the ray, seen from behind; 0 where nothing is hit.
     """
 
     views: Views
     depths: Float[Tensor, "*batch view 1 height width"]
     hits: Bool[Tensor, "*batch view 1 height width"]
     flows: Float[Tensor, "*batch view 3 height width"]
+    exits: Float[Tensor, "*batch view 1 height width"]
 
     def __getitem__(self, index) -> "WorldViews":
         """Views chosen along the batch dimensions."""
-        return WorldViews(self.views[index], self.depths[index], self.hits[index], self.flows[index])
+        return WorldViews(*(getattr(self, f.name)[index] for f in fields(self)))
 
     def to(self, device: torch.device | str) -> "WorldViews":
         """Moved to a device."""
-        return WorldViews(self.views.to(device), self.depths.to(device), self.hits.to(device), self.flows.to(device))
+        return WorldViews(*(getattr(self, f.name).to(device) for f in fields(self)))
 
 
 def place_rows(
@@ -151,15 +153,15 @@ def render(scenes: Scenes, cameras: Cameras, times: Float[Tensor, "scene view"],
         j = min(i + chunk, len(scenes))
         here = slice(parts[i], parts[j])
         done.append(_draw(scenes[i:j], cameras[i:j], vertices[here], velocities[here], samples))
-    rgba, depths, hits, flows = (torch.cat(values) for values in zip(*done, strict=True))
+    rgba, depths, hits, flows, exits = (torch.cat(values) for values in zip(*done, strict=True))
     views = Views(rgba[:, :, :3], rgba[:, :, 3:], cameras, times)
-    return WorldViews(views, depths, hits, flows)
+    return WorldViews(views, depths, hits, flows, exits)
 
 
 def _draw(
     scenes: Scenes, cameras: Cameras, vertices: Tensor, velocities: Tensor, samples: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """RGBA, depth, hits and flow [scene, view, channel, height, width] of vertices [part, view, vertex, 3]."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """RGBA, depth, hits, flow and exits [scene, view, channel, height, width] of vertices [part, view, vertex, 3]."""
     owner, device = scenes.present.nonzero()[:, 0], vertices.device
     views, height, width = vertices.shape[1], cameras.height, cameras.width
     faces = grid_faces(device)
@@ -191,8 +193,11 @@ def _draw(
     def picture(values: Tensor) -> Tensor:
         return values.unflatten(0, (len(scenes), views, height, width)).movedim(-1, 2)
 
+    at_centres = corners / corners.new_tensor([samples, samples, 1])
+    exits = farthest_depths(at_centres, pictures, len(scenes) * views, height, width)
     geometry = picture(geometry)
-    return picture(rgba), geometry[:, :, :1], geometry[:, :, 1:2] > 0, geometry[:, :, 2:]
+    hits = geometry[:, :, 1:2] > 0
+    return picture(rgba), geometry[:, :, :1], hits, geometry[:, :, 2:], picture(exits[:, None]) * hits
 
 
 def _blend(corners: Tensor, weights: Tensor) -> Tensor:

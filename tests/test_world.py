@@ -92,14 +92,18 @@ def test_depth_of_a_ball_is_that_of_a_sphere_up_to_its_facets():
     origins, directions = cameras.rays()
     middle = -(origins * directions).sum(-1)
     across = (origins + middle[..., None] * directions).norm(dim=-1)
-    distance = middle - (radius**2 - across**2).clamp(min=0).sqrt()
-    forward = torch.tensor([0.0, 1.0, 0.0])
-    depth = distance * (directions @ forward)
+    half_chord = (radius**2 - across**2).clamp(min=0).sqrt()
+    forward = directions @ torch.tensor([0.0, 1.0, 0.0])
+    depth, exit_depth = (middle - half_chord) * forward, (middle + half_chord) * forward
     inside = across < 0.8 * radius
     assert seen.hits[:, :, 0][inside].all() and not seen.hits[:, :, 0][across > radius].any()
     error = (seen.depths[:, :, 0] - depth)[inside]
     assert error.min() > -1e-4  # facets lie inside the sphere
-    assert error.max() < radius * 2 * (1 - math.cos(math.pi / 12)) / 0.6
+    most = radius * 2 * (1 - math.cos(math.pi / 12)) / 0.6
+    assert error.max() < most
+    early = (exit_depth - seen.exits[:, :, 0])[inside]
+    assert early.min() > -1e-4 and early.max() < most
+    assert not seen.exits[~seen.hits].any()
 
 
 def test_flow_of_a_rigid_body_is_its_closed_form():
