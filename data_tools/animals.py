@@ -12,8 +12,8 @@ def four_legged(dice: Dice, style: Style) -> list[Part]:
     body = Body(dice, style, [])
     skin = body.texture(style.palette[0])
     length = 1.0
-    thick = dice.log_uniform(0.08, 0.22)
-    leg_length, leg_width = dice.uniform(0.25, 0.75), dice.uniform(0.025, 0.065)
+    thick = dice.log_uniform(0.07, 0.2)
+    leg_length, leg_width = dice.uniform(0.3, 0.8), dice.log_uniform(0.018, 0.055)
     profile = shapes.limb(0.15, dice.uniform(0.8, 1.3), dice.uniform(-0.2, 0.3))
     joints = wave_joints(body, 2, dice.uniform(0.0, 0.5), 0.2, 0.0) if dice.coin(0.6) else []
     trunk = body.add(
@@ -70,7 +70,7 @@ def two_legged_lizard(dice: Dice, style: Style) -> list[Part]:
     """Dinosaurs and birds: a body on two strong legs, a long tail, small arms or wings."""
     body = Body(dice, style, [])
     skin = body.texture(style.palette[0])
-    thick, length = dice.log_uniform(0.07, 0.18), dice.uniform(0.5, 0.8)
+    thick, length = dice.log_uniform(0.06, 0.17), dice.uniform(0.5, 0.8)
     pitch = dice.uniform(-0.1, 0.6)
     profile = shapes.limb(0.2, dice.uniform(0.6, 1.1), dice.uniform(0.0, 0.4))
     trunk = body.add(
@@ -95,7 +95,7 @@ def two_legged_lizard(dice: Dice, style: Style) -> list[Part]:
             (0.0, -1.0, 0.4 - pitch),
             (1.0, 0.0, 0.0),
             long,
-            dice.uniform(0.035, 0.08),
+            dice.log_uniform(0.022, 0.075),
             0.5 * i,
             texture,
             stride,
@@ -156,8 +156,8 @@ def two_legged_lizard(dice: Dice, style: Style) -> list[Part]:
 def swimmer(dice: Dice, style: Style) -> list[Part]:
     """Fish: a body that waves, fins, a tail, big eyes."""
     body = Body(dice, style, [])
-    length, tall = 1.0, dice.uniform(0.15, 0.42)
-    wide = tall * dice.uniform(0.4, 1.0)
+    length, tall = 1.0, dice.uniform(0.12, 0.38)
+    wide = tall * dice.uniform(0.3, 0.9)
     profile = shapes.ellipsoid() if dice.coin(0.5) else shapes.limb(0.25, dice.uniform(0.9, 1.8), 0.4)
     # The local z runs from the head to the tail: joints turn what lies beyond, and a fish keeps its head still.
     amount = dice.uniform(0.3, 1.2)

@@ -37,7 +37,7 @@ class Style:
             smooth=dice.coin(0.5),
             boxy=dice.choose((0.0, 0.15, 1.0), (5, 3, 1.5)),
             energy=energy,
-            frequency=dice.choose((1.0, 2.0, 0.5, 1.5), (7, 2, 1.2, 0.8)),
+            frequency=dice.choose((1.0, 2.0, 0.5, 1.5), (6, 1.2, 3, 0.8)),
             phase=dice.unit(),
         )
 

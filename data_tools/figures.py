@@ -15,7 +15,7 @@ def standing(dice: Dice, style: Style) -> list[Part]:
     skin = body.texture(plain=0.85)
     chibi = dice.coin(0.5)
     tall = dice.uniform(0.3, 0.5)
-    wide, deep = dice.uniform(0.1, 0.22), dice.uniform(0.07, 0.15)
+    wide, deep = dice.uniform(0.09, 0.2), dice.uniform(0.06, 0.14)
     profile = shapes.limb(0.15, dice.uniform(0.8, 1.5), dice.uniform(-0.1, 0.3))
     if dice.coin(0.3):
         profile = shapes.prism(dice.uniform(0.0, 0.15), dice.uniform(0.6, 1.4))
@@ -63,7 +63,10 @@ def standing(dice: Dice, style: Style) -> list[Part]:
         for s in (-1.0, 1.0):
             place = (s * head_size * 0.2, -0.38 * head_size, head_size * 0.55)
             body.ball(eye, (eye * 0.5, eye * 0.4), dark, parent=head, attach=place)
-    leg_length, leg_width = dice.uniform(0.2, 0.35) if chibi else dice.uniform(0.35, 0.6), dice.uniform(0.05, 0.1)
+    leg_length, leg_width = (
+        dice.uniform(0.2, 0.35) if chibi else dice.uniform(0.35, 0.6),
+        dice.log_uniform(0.035, 0.09),
+    )
     stride, knee = dice.uniform(0.2, 0.8), dice.uniform(0.1, 0.6)
     boots = body.texture()
     foot = dice.uniform(0.1, 0.2) if dice.coin(0.6) else 0.0
@@ -104,7 +107,7 @@ def standing(dice: Dice, style: Style) -> list[Part]:
 def add_arms(body: Body, trunk: int, tall: float, wide: float, sleeve: Texture, skin: Texture) -> None:
     """Two arms that swing against the legs, with hands, and what they hold."""
     dice = body.dice
-    length, width = tall * dice.uniform(0.7, 1.4), dice.uniform(0.035, 0.08)
+    length, width = tall * dice.uniform(0.7, 1.4), dice.log_uniform(0.022, 0.07)
     amplitude, bend, open_ = dice.uniform(0.2, 1.0), dice.uniform(0.1, 1.2), dice.uniform(0.1, 1.2)
     together, hands = dice.coin(0.3), dice.coin(0.6)
     for i, s in enumerate((-1.0, 1.0)):

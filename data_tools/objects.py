@@ -14,9 +14,9 @@ def random_shape(dice: Dice, size: float) -> dict:
     name = dice.choose(
         ("ball", "box", "cylinder", "cone", "capsule", "ring", "turned", "bowl"), (3, 4, 2, 1.5, 2, 1, 2, 0.5)
     )
-    long = size * 2 * dice.log_uniform(0.5, 1.6)
-    wide = size * dice.log_uniform(0.4, 1.2)
-    widths = (wide, wide * dice.choose((1.0, dice.log_uniform(0.3, 1.0))))
+    long = size * 2 * dice.log_uniform(0.5, 1.8)
+    wide = size * dice.log_uniform(0.2, 1.1)
+    widths = (wide, wide * dice.choose((1.0, dice.log_uniform(0.15, 1.0))))
     sides = dice.choose((shapes.COLUMNS, 8, 6, 5, 3), (8, 1, 1, 0.5, 0.5))
     if name == "box":
         profile = shapes.prism(

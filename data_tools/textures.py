@@ -5,12 +5,21 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from data_tools.dice import Dice
 
-KINDS = ("flat", "stripes", "checks", "spots", "gradient", "noise", "cells", "split", "facets")
+WEIGHTS = {
+    "stripes": 2.0, "checks": 1.0, "spots": 1.2, "gradient": 1.5, "noise": 2.0, "cells": 2.0, "split": 5.0,
+    "facets": 1.5, "glyphs": 2.0, "bars": 3.0, "rings": 1.2, "strokes": 1.5, "bricks": 0.8, "grain": 2.0,
+}  # fmt: skip
+"""Kinds of textures that are not flat and how often they are taken. All but the gradient have sharp edges."""
+
+KINDS = ("flat", *WEIGHTS)
+
+FINE = ("cells", "noise", "grain", "strokes")
+"""Kinds that may repeat more often."""
 
 Colour = tuple[float, float, float]
 
@@ -31,7 +40,7 @@ class Texture:
 
 def sample_colour(dice: Dice) -> Colour:
     """A colour as assets have them: mostly muted or dark, some vivid, some grey, black or white."""
-    manner = dice.choose(("muted", "earth", "vivid", "grey", "light", "dark"), (3, 3, 2.2, 1.6, 2.0, 1.2))
+    manner = dice.choose(("muted", "earth", "vivid", "grey", "light", "dark"), (3, 3, 2.2, 2.0, 2.2, 1.0))
     hue = dice.unit()
     if manner == "muted":
         return colorsys.hsv_to_rgb(hue, dice.uniform(0.15, 0.6), dice.uniform(0.25, 0.9))
@@ -39,7 +48,7 @@ def sample_colour(dice: Dice) -> Colour:
         return colorsys.hsv_to_rgb(dice.uniform(0.03, 0.15), dice.uniform(0.3, 0.85), dice.uniform(0.2, 0.9))
     if manner == "vivid":
         return colorsys.hsv_to_rgb(hue, dice.uniform(0.6, 1.0), dice.uniform(0.5, 1.0))
-    value = {"grey": (0.2, 0.8), "light": (0.75, 1.0), "dark": (0.04, 0.25)}[manner]
+    value = {"grey": (0.25, 0.8), "light": (0.75, 1.0), "dark": (0.04, 0.25)}[manner]
     return colorsys.hsv_to_rgb(hue, dice.uniform(0, 0.15), dice.uniform(*value))
 
 
@@ -60,13 +69,12 @@ def sample_texture(dice: Dice, palette: list[Colour], main: Colour | None = None
         second = tuple(min(c * factor + 0.02, 1.0) for c in first)
     kind = 0
     if not dice.coin(plain):
-        weights = (2.0, 1.2, 1.2, 1.5, 2.0, 2.5, 5.0, 1.5)
-        kind = dice.choose(range(1, len(KINDS)), weights)
+        kind = dice.choose(range(1, len(KINDS)), list(WEIGHTS.values()))
     axis = dice.choose(((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0), dice.direction()), (3, 3, 1, 2))
     return Texture(
         kind=kind,
         colours=(first, second, third),
-        frequency=dice.log_uniform(1.5, 12.0 if KINDS[kind] in ("cells", "noise") else 7.0),
+        frequency=dice.log_uniform(1.5, 12.0 if KINDS[kind] in FINE else 7.0),
         axis=axis,
         phase=dice.unit(),
         threshold=dice.uniform(0.3, 0.7),
@@ -91,11 +99,32 @@ def value_noise(points: Float[Tensor, "n 3"], seeds: Int[Tensor, "n"]) -> Float[
     mix = mix * mix * (3 - 2 * mix)
     low = low.long()
     value = 0
+    shares = [(1 - m, m) for m in mix.unbind(-1)]
     for corner in range(8):
-        offset = torch.tensor([corner & 1, corner >> 1 & 1, corner >> 2 & 1], device=points.device)
-        weight = torch.where(offset.bool(), mix, 1 - mix).prod(dim=-1)
-        value = value + weight * hash_cells(low + offset, seeds)
+        i, j, k = corner & 1, corner >> 1 & 1, corner >> 2 & 1
+        weight = shares[0][i] * shares[1][j] * shares[2][k]
+        value = value + weight * hash_cells(low + torch.tensor([i, j, k], device=points.device), seeds)
     return value
+
+
+def draw_glyphs(points: Float[Tensor, "n 2"], seeds: Int[Tensor, "n"]) -> Bool[Tensor, "n"]:
+    """Ink of letter-like marks, one in every unit cell of most rows of cells: some of nine strokes each."""
+    cell = points.floor()
+    x, y = (((points - cell) - 0.15) / 0.7).unbind(-1)
+    column, row = cell.long().unbind(-1)
+    code = (hash_cells(torch.stack([column, row, torch.zeros_like(row)], -1), seeds) * 65536).long()
+    written = hash_cells(torch.stack([row, torch.full_like(row, 7), row], -1), seeds) < 0.7
+    inside = (x > -0.08) & (x < 1.08) & (y > -0.08) & (y < 1.08) & written
+    lower, wide, high = y < 0.5, 0.12, 0.1
+    left, right, middle = x.abs() < wide, (x - 1).abs() < wide, (x - 0.5).abs() < wide
+    strokes = [
+        left & lower, left & ~lower, right & lower, right & ~lower, middle,
+        y.abs() < high, (y - 0.5).abs() < high, (y - 1).abs() < high, (x - y).abs() < wide,
+    ]  # fmt: skip
+    ink = torch.zeros_like(inside)
+    for bit, stroke in enumerate(strokes):
+        ink |= stroke & (code >> bit & 1).bool()
+    return ink & inside
 
 
 def texture_axes(axis: tuple[float, float, float]) -> list[list[float]]:
@@ -145,6 +174,29 @@ def mix_weights(
     if kind == "facets":
         pick = hash_cells(torch.stack([faces, faces // 7, faces // 3], -1), seeds)
         return (pick < thresholds * 0.5).to(span.dtype), nothing
+    if kind == "glyphs":
+        return draw_glyphs(points[:, :2], seeds).to(span.dtype), nothing
+    if kind == "bars":
+        along = (points[:, 0] + 0.3 * (2.1 * points[:, 0] + seeds % 7).sin()).floor().long()
+        pick = hash_cells(torch.stack([along, along, along], -1), seeds)
+        return (pick < thresholds * 0.6).to(span.dtype), (pick > 0.75).to(span.dtype)
+    if kind == "rings":
+        away = (points[:, :2] - points[:, :2].floor() - 0.5).norm(dim=-1)
+        return (away < 0.25 + 0.25 * thresholds).to(span.dtype), (away < 0.4 * thresholds).to(span.dtype)
+    if kind == "strokes":
+        away = (value_noise(points, seeds) - thresholds).abs()
+        return (away < 0.05).to(span.dtype), nothing
+    if kind == "bricks":
+        row = points[:, 1].floor()
+        along = points[:, 0] + 0.5 * (row % 2)
+        brick = torch.stack([along.floor(), row, row], -1).long()
+        gap = (along - along.floor() < 0.1) | (points[:, 1] - row < 0.15)
+        return gap.to(span.dtype), (~gap & (hash_cells(brick, seeds) < 0.3)).to(span.dtype)
+    if kind == "grain":
+        coarse, fine = value_noise(points, seeds), value_noise(3.1 * points, seeds + 1)
+        speck = hash_cells((9 * points).floor().long(), seeds)
+        mixed = ((0.6 * coarse + 0.4 * fine - 0.3) * 2.5).clamp(0, 1)
+        return (0.75 * mixed + 0.25 * speck), (speck > 0.97 - 0.1 * thresholds).to(span.dtype)
     raise ValueError(f"texture kind {kind!r}; expected one of {KINDS[1:]}")
 
 

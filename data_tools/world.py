@@ -41,8 +41,8 @@ class WorldConfig:
     rigid: share that moves as a whole on top. speed: factor on all motion.
     """
 
-    creatures: float = 0.75
-    static: float = 0.05
+    creatures: float = 0.78
+    static: float = 0.04
     rigid: float = 0.2
     speed: float = 1.0
 
@@ -50,7 +50,7 @@ class WorldConfig:
 def describe_scene(dice: Dice, config: WorldConfig) -> Description:
     """A random scene."""
     still = dice.coin(config.static)
-    energy = 0.0 if still else config.speed * dice.choose((dice.uniform(0.3, 0.8), dice.uniform(0.8, 1.6)), (1, 2))
+    energy = 0.0 if still else config.speed * dice.log_uniform(0.35, 1.8)
     style = Style.sample(dice, energy)
     makers = CREATURES if dice.coin(config.creatures) else OBJECTS
     maker = dice.choose([m for m, _ in makers], [w for _, w in makers])
@@ -62,7 +62,7 @@ def describe_scene(dice: Dice, config: WorldConfig) -> Description:
     sky = (dice.uniform(-1, 1), dice.uniform(-1, 1), dice.uniform(0.4, 1.5))
     fill = (dice.uniform(-1, 1), dice.uniform(-1, 1), dice.uniform(-0.5, 1))
     return Description(
-        parts, path, turning, ambient, dice.uniform(0.75, 1.1), (sky, fill), (share * light, (1 - share) * light)
+        parts, path, turning, ambient, dice.uniform(0.85, 1.2), (sky, fill), (share * light, (1 - share) * light)
     )
 
 
