@@ -23,6 +23,7 @@ class Style:
     palette: list[Colour]
     plain: float
     smooth: bool
+    supple: bool
     boxy: float
     energy: float
     frequency: float
@@ -34,7 +35,8 @@ class Style:
         return Style(
             palette=sample_palette(dice),
             plain=dice.choose((0.85, 0.5, 0.15), (3, 3, 3)),
-            smooth=dice.coin(0.5),
+            smooth=dice.coin(0.55),
+            supple=dice.coin(0.7),
             boxy=dice.choose((0.0, 0.15, 1.0), (5, 3, 1.5)),
             energy=energy,
             frequency=dice.choose((1.0, 2.0, 0.5, 1.5), (6, 1.2, 3, 0.8)),
@@ -83,12 +85,16 @@ class Body:
         return len(self.parts) - 1
 
     def limb(self, length: float, width: float, texture: Texture, flat: float = 1.0, end: float = 0.6, **rest) -> int:
-        """A tube that narrows, often with a swelling near its socket."""
+        """A tube that narrows, often with a swelling; in supple creatures it flows out of what it hangs on."""
 
         def bulge() -> tuple[float]:
             return (self.dice.uniform(0, 0.25),)
 
-        profile = shapes.limb(min(0.2, width / length), end, *self.like_twin(texture, length, bulge))
+        flare = 0.0
+        if self.style.supple and "parent" in rest:
+            rest.setdefault("blend", 0.3)
+            flare = 0.6
+        profile = shapes.limb(min(0.2, width / length), end, *self.like_twin(texture, length, bulge), flare)
         return self.add(Part(profile, length, (width, width * flat), texture, **rest))
 
     def ball(self, length: float, widths: tuple[float, float], texture: Texture, origin: float = 0.5, **rest) -> int:
@@ -143,7 +149,9 @@ def add_leg(
 ) -> None:
     """A leg with a knee (and an ankle), swinging about the body's x; a foot where foot > 0."""
     dice = body.dice
-    joints = [Joint(dice.uniform(0.4, 0.55), 0.18, body.swing(knee * 0.8, phase + 0.2, knee))]
+    joints = [
+        Joint(dice.uniform(0.4, 0.55), 0.3 if body.style.supple else 0.15, body.swing(knee * 0.8, phase + 0.2, knee))
+    ]
     if dice.coin(0.5):
         joints.append(Joint(0.8, 0.15, body.swing(0.3, phase + 0.4, -0.6 * knee)))
     socket = (body.swing(stride, phase, -0.35 * knee), wave(spread), STILL)

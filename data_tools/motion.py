@@ -4,8 +4,10 @@ A part is a tube of rows along its local z axis. Every row has a frame (a matrix
 part's joints; a part's own frame hangs on its parent's spine. All of it is a smooth function of time.
 """
 
+from dataclasses import dataclass, fields
+
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 WAVE = 11
@@ -67,56 +69,85 @@ def rotate_about_axes(angles: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batc
     return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
 
 
-def spine_frames(
-    heights: Float[Tensor, "*batch row"],
-    stretch: Float[Tensor, "*batch 3"],
-    twist: Float[Tensor, "*batch"],
-    joint_heights: Float[Tensor, "*batch joint"],
-    joint_widths: Float[Tensor, "*batch joint"],
-    joint_directions: Float[Tensor, "*batch joint"],
-    joint_angles: Float[Tensor, "*batch joint"],
-) -> tuple[Float[Tensor, "*batch row 3 3"], Float[Tensor, "*batch row 3"]]:
-    """The matrix and position, in the part's frame, of the spine's cross-sections at heights along it.
+def ease(values: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """0 below 0, 1 above 1, smooth between."""
+    values = values.clamp(0, 1)
+    return values * values * (3 - 2 * values)
 
-    stretch: along x, y, z. twist: radians a unit of height. Joints must be sorted from the root to the tip: each
-    turns all that lies beyond it, gradually over its width, about its direction in the xy plane.
+
+@dataclass(frozen=True)
+class Spines:
+    """How the spines of parts are bent at times.
+
+    stretch: along x, y, z. twist: radians a unit of height. socket: turns about x, y, z at the spine's start, which
+    come in over the height `blend`: 0 turns all of it, more leaves its root where the parent is.
+    Joints are sorted from the root to the tip: each turns all that lies beyond it, gradually over its width, about its
+    direction in the xy plane; those not used turn nothing.
     """
-    z = heights * stretch[..., 2:]
-    angle = twist[..., None] * z
-    c, s, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    x_scale, y_scale, z_scale = (stretch[..., i, None] for i in range(3))
-    matrix = torch.stack(
-        [c * x_scale, -s * y_scale, zero, s * x_scale, c * y_scale, zero, zero, zero, zero + z_scale], dim=-1
-    ).unflatten(-1, (3, 3))
-    position = torch.stack([zero, zero, z], dim=-1)
-    # From the tip to the root: an inner joint turns what the outer ones have already bent, around a point at rest.
-    for k in reversed(range(joint_heights.shape[-1])):
-        at = joint_heights[..., k, None]
-        weight = ((heights - at) / joint_widths[..., k, None] + 0.5).clamp(0, 1)
-        weight = weight * weight * (3 - 2 * weight)
-        turn = rotate_about_plane_axis(joint_directions[..., k, None], weight * joint_angles[..., k, None])
-        pivot = at * stretch[..., 2:]
-        pivot = torch.stack([torch.zeros_like(pivot), torch.zeros_like(pivot), pivot], dim=-1)
-        position = (turn @ (position - pivot)[..., None])[..., 0] + pivot
-        matrix = turn @ matrix
-    return matrix, position
+
+    stretch: Float[Tensor, "part view 3"]
+    twist: Float[Tensor, "part view"]
+    socket: Float[Tensor, "part view 3"]
+    blend: Float[Tensor, "part"]
+    joint_heights: Float[Tensor, "part joint"]
+    joint_widths: Float[Tensor, "part joint"]
+    joint_directions: Float[Tensor, "part joint"]
+    joint_angles: Float[Tensor, "part view joint"]
+    joint_used: Bool[Tensor, "part joint"]
+
+    def __getitem__(self, index) -> "Spines":
+        """Spines chosen along the parts."""
+        return Spines(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    def frames(
+        self, heights: Float[Tensor, "part row"]
+    ) -> tuple[Float[Tensor, "part view row 3 3"], Float[Tensor, "part view row 3"]]:
+        """The matrix and position, in the part's frame, of the cross-sections at heights along the spines."""
+        z = heights[:, None] * self.stretch[..., 2:]
+        angle = self.twist[..., None] * z
+        c, s, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+        x_scale, y_scale, z_scale = (self.stretch[..., i, None] for i in range(3))
+        matrix = torch.stack(
+            [c * x_scale, -s * y_scale, zero, s * x_scale, c * y_scale, zero, zero, zero, zero + z_scale], dim=-1
+        ).unflatten(-1, (3, 3))
+        position = torch.stack([zero, zero, z], dim=-1)
+
+        def turn_beyond(some: Tensor, at: Tensor, turn: Tensor) -> None:
+            pivot = at[:, None, None] * self.stretch[some][..., 2:]
+            pivot = torch.stack([torch.zeros_like(pivot), torch.zeros_like(pivot), pivot], dim=-1)
+            position[some] = (turn @ (position[some] - pivot)[..., None])[..., 0] + pivot
+            matrix[some] = turn @ matrix[some]
+
+        # From the tip to the root: an inner joint turns what the outer ones have already bent, around a point at rest.
+        # Only the parts that have a joint take part: most have none, and this is most of the work of placing.
+        for k in reversed(range(self.joint_heights.shape[-1])):
+            some = self.joint_used[:, k].nonzero()[:, 0]
+            if len(some):
+                at = self.joint_heights[some, k]
+                weight = ease((heights[some] - at[:, None]) / self.joint_widths[some, k, None] + 0.5)
+                angles = weight[:, None] * self.joint_angles[some][..., k, None]
+                turn_beyond(some, at, rotate_about_plane_axis(self.joint_directions[some, k, None, None], angles))
+        some = (self.blend > 0).nonzero()[:, 0]
+        if len(some):
+            weight = ease(heights[some] / self.blend[some, None])
+            turn = rotate_about_axes(weight[:, None, :, None] * self.socket[some][:, :, None])
+            turn_beyond(some, 0.5 * self.blend[some], turn)
+        return matrix, position
 
 
 def chain_frames(
-    matrices: Float[Tensor, "scene part *view 3 3"],
-    positions: Float[Tensor, "scene part *view 3"],
-    parents: Int[Tensor, "scene part"],
+    matrices: Float[Tensor, "part view 3 3"],
+    positions: Float[Tensor, "part view 3"],
+    parents: Int[Tensor, "part"],
+    root: Bool[Tensor, "part"],
     depth: int,
-) -> tuple[Float[Tensor, "scene part *view 3 3"], Float[Tensor, "scene part *view 3"]]:
-    """Frames in the scene, from every part's frame in its parent's (parent -1: already in the scene's)."""
-    index = parents.clamp(min=0)
-    scenes = torch.arange(len(parents), device=parents.device)[:, None]
-    root = (parents < 0).reshape(*parents.shape, *[1] * (positions.dim() - 2))
+) -> tuple[Float[Tensor, "part view 3 3"], Float[Tensor, "part view 3"]]:
+    """Frames in the scene, from every part's frame in its parent's (of a root: already in the scene's)."""
+    root = root[:, None, None]
     world_matrices, world_positions = matrices, positions
     for _ in range(depth):  # a part of level n is right after n rounds
-        above, origin = world_matrices[scenes, index], world_positions[scenes, index]
-        chained = above @ matrices
+        above, origin = world_matrices[parents], world_positions[parents]
         moved = (above @ positions[..., None])[..., 0] + origin
-        world_matrices = torch.where(root[..., None], matrices, chained)
+        world_matrices = torch.where(root[..., None], matrices, above @ matrices)
         world_positions = torch.where(root, positions, moved)
     return world_matrices, world_positions

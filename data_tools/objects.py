@@ -71,7 +71,7 @@ def assembly(dice: Dice, style: Style) -> list[Part]:
         x, y = math.cos(angle) * host.widths[0] * 0.7, math.sin(angle) * host.widths[1] * 0.7
         attach = (x, y, (h - host.origin) * host.length)
         aim = (x / host.widths[0], y / host.widths[1], 3 * (h - 0.5) + dice.uniform(-0.3, 0.3))
-        socket = tuple(body.swing(dice.uniform(0.1, 0.8), dice.unit()) if dice.coin(0.5) else STILL for _ in range(3))
+        socket = tuple(body.swing(dice.uniform(0.2, 1.0), dice.unit()) if dice.coin(0.55) else STILL for _ in range(3))
         slide = STILL
         if dice.coin(0.15):
             slide = body.swing(0.3 * size, dice.unit())
@@ -113,7 +113,7 @@ def deforming(dice: Dice, style: Style) -> list[Part]:
             Joint((k + 0.5) / 4, 0.3, wave(dice.uniform(-0.2, 0.2), amount / 4, f, style.phase + 0.1 * k), 0.0)
             for k in range(4)
         ]
-    if dice.coin(0.25):
+    if dice.coin(0.25) or not joints:
         twist = wave(0.0, dice.uniform(0.3, 1.5) * e, f, dice.unit())
     if dice.coin(0.4):
         amount, phase = min(dice.uniform(0.1, 0.5) * e, 0.6), dice.unit()

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from data_tools.motion import chain_frames, evaluate_waves, rotate_about_axes, spine_frames
+from data_tools.motion import Spines, chain_frames, evaluate_waves, rotate_about_axes
 from data_tools.rasterize_triangles import farthest_depths, rasterize_triangles
 from data_tools.scenes import Scenes
 from data_tools.shapes import COLUMNS, ROWS, grid_corners, grid_faces
@@ -49,56 +49,65 @@ class WorldViews:
 
 def place_rows(
     scenes: Scenes, times: Float[Tensor, "scene view"]
-) -> tuple[Float[Tensor, "scene part view row 3 3"], Float[Tensor, "scene part view row 3"]]:
-    """The frame in the world of every row of every part at times."""
-    part_times = times[:, None, :, None]  # [scene, part, view, wave]
-    socket = evaluate_waves(scenes.socket[:, :, None], part_times)
-    slide = evaluate_waves(scenes.slide[:, :, None], part_times)
-    stretch = evaluate_waves(scenes.stretch[:, :, None], part_times)
-    twist = evaluate_waves(scenes.twist[:, :, None], times[:, None])
-    angles = evaluate_waves(scenes.joint_angles[:, :, None], part_times)
-    views = times.shape[1]
-
-    def spines(heights: Tensor, parts: tuple) -> tuple[Tensor, Tensor]:
-        return spine_frames(
-            heights,
-            stretch[parts],
-            twist[parts],
-            scenes.joint_heights[parts][:, :, None].expand(-1, -1, views, -1),
-            scenes.joint_widths[parts][:, :, None].expand(-1, -1, views, -1),
-            scenes.joint_directions[parts][:, :, None].expand(-1, -1, views, -1),
-            angles[parts],
-        )
-
-    above = (torch.arange(len(scenes), device=times.device)[:, None], scenes.parents.clamp(min=0))
-    at_height = scenes.attach[:, :, None, 2:].expand(-1, -1, views, -1)
-    matrices, positions = (value.squeeze(3) for value in spines(at_height, above))
-    across = torch.cat([scenes.attach[..., :2], torch.zeros_like(scenes.attach[..., :1])], dim=-1)[:, :, None, :, None]
+) -> tuple[Float[Tensor, "part view row 3 3"], Float[Tensor, "part view row 3"]]:
+    """The frame in the world of every row of every present part (scene by scene) at its scene's times."""
+    here = scenes.present
+    owner = here.nonzero()[:, 0]
+    parents, root = scenes.parents[here], scenes.parents[here] < 0
+    starts = here.sum(1).cumsum(0) - here.sum(1)
+    parents = torch.where(root, torch.arange(len(owner), device=owner.device), starts[owner] + parents)
+    part_times = times[owner][..., None]  # [part, view, wave]
+    spines = _spines(scenes, part_times)
+    attach, above = scenes.attach[here], spines[parents]
+    matrices, positions = (value.squeeze(2) for value in above.frames(attach[:, 2:]))
+    across = torch.cat([attach[:, :2], torch.zeros_like(attach[:, :1])], dim=-1)[:, None, :, None]
     positions = positions + (matrices @ across)[..., 0]
     # A child follows its parent's turns, not its stretching.
-    matrices = matrices / stretch[above][..., None, :]
-    root = (scenes.parents < 0)[:, :, None, None]
-    positions = torch.where(root, scenes.attach[:, :, None], positions)
-    matrices = torch.where(root[..., None], torch.eye(3, dtype=times.dtype, device=times.device), matrices)
+    matrices = matrices / above.stretch[..., None, :]
+    positions = torch.where(root[:, None, None], attach[:, None], positions)
+    matrices = torch.where(root[:, None, None, None], torch.eye(3, dtype=times.dtype, device=times.device), matrices)
+    slide = evaluate_waves(scenes.slide[here][:, None], part_times)
     positions = positions + (matrices @ slide[..., None])[..., 0]
-    matrices = matrices @ scenes.orientations[:, :, None] @ rotate_about_axes(socket)
-    matrices, positions = chain_frames(matrices, positions, scenes.parents, int(scenes.levels.max()))
+    rigid = (spines.blend == 0)[:, None, None]  # the sockets of the others are in their spines
+    matrices = matrices @ scenes.orientations[here][:, None] @ rotate_about_axes(spines.socket * rigid)
+    matrices, positions = chain_frames(matrices, positions, parents, root, int(scenes.levels.max()))
 
-    turning = rotate_about_axes(evaluate_waves(scenes.turning[:, None], times[..., None]))[:, None]
-    path = evaluate_waves(scenes.path[:, None], times[..., None])[:, None]
-    positions = (turning @ positions[..., None])[..., 0] + path - scenes.centres[:, None, None]
-    scale = scenes.scales[:, None, None, None]
+    turning = rotate_about_axes(evaluate_waves(scenes.turning[:, None], times[..., None]))[owner]
+    path = evaluate_waves(scenes.path[:, None], times[..., None])[owner]
+    positions = (turning @ positions[..., None])[..., 0] + path - scenes.centres[owner][:, None]
+    scale = scenes.scales[owner][:, None, None]
     positions, matrices = positions / scale, turning @ matrices / scale[..., None]
 
-    rows = scenes.row_heights[:, :, None].expand(-1, -1, views, -1)
-    row_matrices, row_positions = spines(rows, (slice(None), slice(None)))
-    row_positions = (matrices[..., None, :, :] @ row_positions[..., None])[..., 0] + positions[..., None, :]
-    return matrices[..., None, :, :] @ row_matrices, row_positions
+    row_matrices, row_positions = spines.frames(scenes.row_heights[here])
+    row_positions = (matrices[:, :, None] @ row_positions[..., None])[..., 0] + positions[:, :, None]
+    return matrices[:, :, None] @ row_matrices, row_positions
+
+
+def _spines(scenes: Scenes, part_times: Tensor) -> Spines:
+    """The spines of the present parts; part_times: [part, view, 1]."""
+    here = scenes.present
+    return Spines(
+        stretch=evaluate_waves(scenes.stretch[here][:, None], part_times),
+        twist=evaluate_waves(scenes.twist[here][:, None], part_times[..., 0]),
+        socket=evaluate_waves(scenes.socket[here][:, None], part_times),
+        blend=scenes.blend[here],
+        joint_heights=scenes.joint_heights[here],
+        joint_widths=scenes.joint_widths[here],
+        joint_directions=scenes.joint_directions[here],
+        joint_angles=evaluate_waves(scenes.joint_angles[here][:, None], part_times),
+        joint_used=(scenes.joint_angles[here] != 0).any(-1),
+    )
+
+
+def _morphs(scenes: Scenes, times: Tensor) -> Tensor:
+    """How far every present part is morphed at its scene's times [part, view]."""
+    owner = scenes.present.nonzero()[:, 0]
+    return evaluate_waves(scenes.morph[scenes.present][:, None], times[owner])
 
 
 def place_vertices(scenes: Scenes, times: Float[Tensor, "scene view"]) -> Float[Tensor, "part view vertex 3"]:
     """World positions of the vertices of every present part (scene by scene) at its scene's times."""
-    return _vertices(scenes, *place_rows(scenes, times), evaluate_waves(scenes.morph[:, :, None], times[:, None]))
+    return _vertices(scenes, *place_rows(scenes, times), _morphs(scenes, times))
 
 
 def place_moving_vertices(
@@ -113,25 +122,24 @@ def place_moving_vertices(
     here, before, after = times.double(), times.double() - STEP, times.double() + STEP
     steps = torch.cat([here, before, after], dim=1)
     placed = [
-        value.unflatten(2, (3, -1)).unbind(2)
-        for value in (*place_rows(precise, steps), evaluate_waves(precise.morph[:, :, None], steps[:, None]))
+        value.unflatten(1, (3, -1)).unbind(1) for value in (*place_rows(precise, steps), _morphs(precise, steps))
     ]
     matrices, positions, morph = (value[0].float() for value in placed)
     rates = [((after - before) / (2 * STEP)).float() for _, before, after in placed]
     vertices = _vertices(scenes, matrices, positions, morph)
     velocities = _vertices(scenes, rates[0], rates[1], morph)
     if bool((rates[2] != 0).any()):
-        change = rates[2][..., None, None, None] * scenes.morph_offsets[:, :, None]
-        velocities = velocities + (change @ matrices.mT)[scenes.present].flatten(2, 3)
+        change = rates[2][..., None, None, None] * scenes.morph_offsets[scenes.present][:, None]
+        velocities = velocities + (change @ matrices.mT).flatten(2, 3)
     return vertices, velocities
 
 
 def _vertices(scenes: Scenes, matrices: Tensor, positions: Tensor, morph: Tensor) -> Tensor:
-    """Vertices [part, view, vertex, 3] from the frames of the rows and the morphs [scene, part, view]."""
+    """Vertices [part, view, vertex, 3] from the frames of the rows and the morphs [part, view]."""
     here = scenes.present
     offsets = scenes.offsets[here][:, None]
-    offsets = offsets + morph[here][..., None, None, None] * scenes.morph_offsets[here][:, None]
-    return (offsets @ matrices[here].mT + positions[here][..., None, :]).flatten(2, 3)
+    offsets = offsets + morph[..., None, None, None] * scenes.morph_offsets[here][:, None]
+    return (offsets @ matrices.mT + positions[..., None, :]).flatten(2, 3)
 
 
 def render(scenes: Scenes, cameras: Cameras, times: Float[Tensor, "scene view"], samples: int = SAMPLES) -> WorldViews:

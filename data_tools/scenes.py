@@ -33,6 +33,7 @@ class Part:
     attach: where its socket is, in the parent's coordinates (x, y off the spine, z along it).
     aim, side: directions of its z axis and (nearly) its x axis in the parent's frame at that place.
     origin: the height (0 to 1) of the profile that lies in the socket.
+    blend: the share of the length over which the socket's turn comes in: the root stays in the parent, as flesh does.
     """
 
     profile: Profile
@@ -48,6 +49,7 @@ class Part:
     power: float = 1.0
     turn: float = 0.0
     socket: tuple[Wave, Wave, Wave] = (STILL, STILL, STILL)
+    blend: float = 0.0
     slide: tuple[Wave, Wave, Wave] = (STILL, STILL, STILL)
     stretch: tuple[Wave, Wave, Wave] = (ONE, ONE, ONE)
     joints: list[Joint] = field(default_factory=list)
@@ -82,6 +84,7 @@ class Scenes:
     attach: Float[Tensor, "scene part 3"]
     orientations: Float[Tensor, "scene part 3 3"]
     socket: Float[Tensor, "scene part 3 11"]
+    blend: Float[Tensor, "scene part"]
     slide: Float[Tensor, "scene part 3 11"]
     stretch: Float[Tensor, "scene part 3 11"]
     twist: Float[Tensor, "scene part 11"]
@@ -189,6 +192,7 @@ def pack_description(description: Description, noise: Float[Tensor, "2 part row 
         attach=tensor([p.attach for p in parts]),
         orientations=tensor([aim_matrix(p.aim, p.side) for p in parts]),
         socket=tensor([p.socket for p in parts]),
+        blend=tensor([p.blend for p in parts]) * length,
         slide=tensor([p.slide for p in parts]),
         stretch=tensor([p.stretch for p in parts]),
         twist=tensor([p.twist for p in parts]) / length[:, None],

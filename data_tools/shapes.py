@@ -13,7 +13,7 @@ from torch import Tensor
 from data_tools.dice import Dice
 
 ROWS = 11
-COLUMNS = 12
+COLUMNS = 16
 
 Profile = tuple[list[float], list[float]]
 """Heights and radii of the ROWS rings; heights from 0 to 1, radii about 1."""
@@ -43,13 +43,14 @@ def cone() -> Profile:
     return prism(0.0, 0.0)
 
 
-def limb(cap: float, end: float, bulge: float = 0.0) -> Profile:
-    """A capsule that narrows to radius `end`, round caps of height `cap` (of its length), thicker by bulge inside."""
+def limb(cap: float, end: float, bulge: float = 0.0, flare: float = 0.0) -> Profile:
+    """A capsule that narrows to radius `end`, round caps of height `cap` (of its length), thicker by bulge inside and
+    by flare at its root, as flesh is where a limb comes out of a body."""
     inner = ROWS - 4
     middle = [cap + (1 - 2 * cap) * i / (inner - 1) for i in range(inner)]
     heights = [0.0, cap * 0.3, *middle, 1 - cap * 0.3, 1.0]
     round_off = [0.0, 0.7, *[1.0] * inner, 0.7, 0.0]
-    swell = [1 + bulge * math.sin(math.pi * h) for h in heights]
+    swell = [1 + bulge * math.sin(math.pi * h) + flare * max(1 - h / 0.35, 0) ** 2 for h in heights]
     return heights, [r * s * (1 + (end - 1) * h) for r, s, h in zip(round_off, swell, heights, strict=True)]
 
 

@@ -81,7 +81,7 @@ def _whole_motion(dice: Dice, style: Style, creature: bool, config: WorldConfig)
         turning[0] = wave(0.0, dice.choose((dice.uniform(0, 0.15), dice.uniform(0.1, 0.4))) * e, f, dice.unit())
         turning[1] = wave(0.0, dice.uniform(0, 0.06) * e, f, dice.unit())
         turning[2] = wave(facing, dice.uniform(0, 0.12) * e, f, dice.unit())
-    if dice.coin(config.rigid if creature else 2.5 * config.rigid):
+    if dice.coin(config.rigid if creature else 3.5 * config.rigid):
         turn = dice.choose((dice.uniform(-1, 1), dice.uniform(-3, 3)), (2, 1)) * e
         if dice.coin(0.6):
             turning[2] = wave(facing, 0.0, slope=turn)
