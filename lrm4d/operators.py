@@ -72,10 +72,15 @@ def _units() -> list[tuple[Path, list[str]]]:
         # -ffp-contract=off: binning counts in one pass and writes in another, and both must round alike.
         (rasterizer / "operator.cpp", [*stable, "-ffp-contract=off", *(["-DLRM4D_HAS_AVX2"] if x86 else [])]),
         (rasterizer / "kernels.cpp", ["-DLRM4D_KERNELS=baseline_kernels"]),
-        (reconstruction / "evidence.cpp", stable),
+        (reconstruction / "evidence.cpp", [*stable, *(["-DLRM4D_X86"] if x86 else [])]),
+        (reconstruction / "evidence_kernel.cpp", ["-DLRM4D_EVIDENCE=baseline_evidence"]),
     ]
     if x86:
-        units.append((rasterizer / "kernels.cpp", ["-mavx2", "-mfma", "-DLRM4D_KERNELS=avx2_kernels"]))
+        avx2 = ["-mavx2", "-mfma"]
+        avx512 = [*avx2, "-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw"]
+        units.append((rasterizer / "kernels.cpp", [*avx2, "-DLRM4D_KERNELS=avx2_kernels"]))
+        units.append((reconstruction / "evidence_kernel.cpp", [*avx2, "-DLRM4D_EVIDENCE=avx2_evidence"]))
+        units.append((reconstruction / "evidence_kernel.cpp", [*avx512, "-DLRM4D_EVIDENCE=avx512_evidence"]))
     return units
 
 

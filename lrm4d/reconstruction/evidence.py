@@ -35,30 +35,31 @@ def gather_evidence(
     distances: Float[Tensor, "pixel step"],
     colors: Float[Tensor, "pixel 3"],
     velocities: Float[Tensor, "pixel 3"] | None = None,
+    out: Float[Tensor, "pixel step channel"] | None = None,
 ) -> Float[Tensor, "pixel step channel"]:
     """How far the other views of one scene agree with each pixel at distances along its ray; values in [0, 1].
 
     views: batch shape [view]. view_indices: whose pixel it is. origins, directions, distances: its ray and the places
     on it. colors: the pixels' straight RGB. velocities: of what the pixels show, per model time; another view is asked
-    about the place where it has moved to by then. At rest if not given.
+    about the place where it has moved to by then. At rest if not given. out: where to write it, contiguous, float32 or
+    bfloat16; made (float32) if not given.
     Channel 3k: mean coverage (alpha) at the place's projections, over the other views that have it in their picture,
     weighted by nearness in time of width k; 3k + 1: the same mean of coverage times colour agreement; 3k + 2: the sum
     of weights w as w / (1 + w). Not differentiable.
     """
-    pictures = torch.cat([views.images * views.alphas, views.alphas], dim=1)
     times = to_model_time(views.times)
-    gaps = (times - times[:, None])[view_indices]
-    weights = _weigh_views(times)[view_indices]
+    gaps, weights = times - times[:, None], _weigh_views(times)
     velocities = torch.zeros_like(origins) if velocities is None else velocities
-    rays = (weights, gaps, origins, directions, velocities, distances, colors)
-    if not pictures.is_cuda and load_operators():
-        return torch.ops.lrm4d.gather_evidence(
-            pictures.movedim(1, -1).contiguous(),
-            (views.cameras.intrinsics @ views.cameras.world_to_camera[:, :3]).contiguous(),
-            *(x.contiguous() for x in rays),
-            0.5 / COLOR_WIDTH**2,
-        )
-    return gather_evidence_reference(pictures, views.cameras, *rays)
+    rays = (origins, directions, velocities, distances, colors)
+    out = distances.new_empty(*distances.shape, EVIDENCE_CHANNELS) if out is None else out
+    if out.is_cuda or not load_operators():
+        pictures = torch.cat([views.images * views.alphas, views.alphas], dim=1)
+        rows = (weights[view_indices], gaps[view_indices])
+        return out.copy_(gather_evidence_reference(pictures, views.cameras, *rows, *rays))
+    projections = views.cameras.intrinsics @ views.cameras.world_to_camera[:, :3]
+    inputs = (views.images, views.alphas, projections, weights, gaps, view_indices, *rays)
+    torch.ops.lrm4d.gather_evidence(out, *(x.contiguous() for x in inputs), 0.5 / COLOR_WIDTH**2)
+    return out
 
 
 def _weigh_views(times: Float[Tensor, "view"]) -> Float[Tensor, "view view decay"]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lrm4d.gaussians4d import Gaussians4D
 from lrm4d.reconstruction.config import ModelConfig
-from lrm4d.reconstruction.evidence import gather_evidence, sample_distances
+from lrm4d.reconstruction.evidence import EVIDENCE_CHANNELS, gather_evidence, sample_distances
 from lrm4d.reconstruction.gaussian_head import (
     GAUSSIAN_CHANNELS,
     activate,
@@ -101,13 +101,14 @@ class ReconstructionModel(nn.Module):
     def _gather_evidence(
         self, views: Views, patches: Patches, tokens: Tensor, pixels: Tensor, distances: Tensor, velocities: Tensor
     ) -> Float[Tensor, "gaussian step channel"]:
-        evidence = []
+        dtype = torch.bfloat16 if self.bf16 else distances.dtype  # as the layers that read it take it
+        evidence = distances.new_empty(*distances.shape, EVIDENCE_CHANNELS, dtype=dtype)
         for scene, members in enumerate(self._by_scene(patches, tokens)):
             t, p = tokens[members], pixels[members]
             rays = patches.origins[t], patches.directions[t, p], distances[members]
             owners, colors = patches.views[t], patches.colors[t, p]
-            evidence.append(gather_evidence(views[scene], owners, *rays, colors, velocities[members]))
-        return torch.cat(evidence)
+            gather_evidence(views[scene], owners, *rays, colors, velocities[members], evidence[members])
+        return evidence
 
     def _match(self, views: Views, patches: Patches, tokens: Tensor, pixels: Tensor) -> Matching:
         distances = sample_distances(patches.spans[tokens, pixels], self.config.evidence_distances)
