@@ -39,6 +39,7 @@ EXTRAS = {
         "pytest>=8",
         "scikit-image>=0.24",
         "torchmetrics>=1.6",
+        "webdataset>=0.2.100",
     ],
     "dev": ["mypy>=1.15", "ruff>=0.12"],
 }

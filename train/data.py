@@ -1,12 +1,22 @@
-"""Batches of the procedural world, each drawn from the run's seed, its number and the rank alone."""
+"""Batches of the procedural world or of shards, each fixed by the run's seed, its number and the rank alone."""
 
 import ctypes
+from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from data_tools.shard_views import join_geometry, stack_scenes
 from data_tools.world import WorldViews, sample_batch
+from lrm4d.shards import EpochOrder, PackedScene, ShardReader, choose_views, fit_square
+from lrm4d.shards.reader import LOG
 from train.config import TrainConfig
+
+Batch = tuple[WorldViews, WorldViews]
+"""Context and targets, views [scene, view]."""
+COUNTS_STREAM = 2
+"""Keeps the random numbers for batch shapes apart from those of lrm4d.shards.sampling."""
 
 
 class WorldBatches(Dataset):
@@ -22,20 +32,80 @@ class WorldBatches(Dataset):
         """The batches of the whole run."""
         return self.config.steps * self.config.accumulate
 
-    def __getitem__(self, index: int) -> tuple[WorldViews, WorldViews]:
+    def __getitem__(self, index: int) -> Batch:
         """A batch: views [scene, view]."""
         config = self.config
         draw = index * self.world_size + self.rank
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + draw)
-        few = torch.rand((), generator=generator) < config.few_chance
-        least, most = config.few_views if few else config.many_views
+        least, most = _view_range(config, float(torch.rand((), generator=generator)))
         views = int(torch.randint(least, most + 1, (), generator=generator))
-        scenes = max(1, min(config.max_scenes, config.views_per_step // views))
+        scenes = _scene_count(config, views)
         seeds = torch.randint(2**31, (scenes,), generator=generator)
         if config.fixed_scenes:
             seeds = seeds % config.fixed_scenes
         size = config.size_at(index // config.accumulate)
         return sample_batch(seeds.tolist(), views, config.target_views, size, device=self.device)
+
+
+class ShardBatches(Dataset):
+    """Item `index` is (context, targets) out of config.shards, the same whenever it is asked for.
+
+    Batches are as large on every rank. A run's place is (seed, epoch, samples taken by each rank), and the batches
+    before `index` alone say what it is: see `place`.
+    """
+
+    def __init__(self, config: TrainConfig, rank: int, world_size: int):
+        self.config, self.rank, self.world_size = config, rank, world_size
+        self.reader = ShardReader(config.shards, config.fixed_scenes)
+        self.reader.require(max(config.few_views[1], config.many_views[1]), config.target_views)
+        self.order = EpochOrder(len(self.reader), config.seed)
+        coins = np.random.default_rng([config.seed, COUNTS_STREAM]).random((len(self), 2)).tolist()
+        ranges = [(_view_range(config, first), second) for first, second in coins]
+        self.views = [least + int(second * (most + 1 - least)) for (least, most), second in ranges]
+        self.taken = np.cumsum([0, *(_scene_count(config, views) for views in self.views)])
+        largest = max(stage.size for stage in config.stages)
+        smallest = min(min(entry.width, entry.height) for _, entry in self.reader.places)
+        if rank == 0 and largest > smallest:
+            LOG.warning("%s: pictures of %d pixels are enlarged to %d.", config.shards, smallest, largest)
+
+    def __len__(self) -> int:
+        """The batches of the whole run."""
+        return self.config.steps * self.config.accumulate
+
+    def place(self, index: int) -> tuple[int, int]:
+        """The epoch that a batch begins in, and how many samples this rank has taken before it."""
+        taken = int(self.taken[index])
+        return self.order.epoch(taken * self.world_size + self.rank), taken
+
+    def __getitem__(self, index: int) -> Batch:
+        """A batch: views [scene, view]."""
+        size = self.config.size_at(index // self.config.accumulate)
+        samples = range(int(self.taken[index]), int(self.taken[index + 1]))
+        numbers = [sample * self.world_size + self.rank for sample in samples]
+        pairs = [self._sample(number, self.views[index], size) for number in numbers]
+        context, targets = (stack_scenes(list(side)) for side in zip(*pairs, strict=True))
+        return context, targets
+
+    def _sample(self, number: int, views: int, size: int) -> Batch:
+        """Context and targets [view] of one scene; of the next in order where it is broken."""
+
+        def use(packed: PackedScene) -> Batch:
+            sides = choose_views(packed.header, views, self.config.target_views, self.config.seed, number)
+            context, targets = (join_geometry(*fit_square(*packed.decode(chosen), size)) for chosen in sides)
+            return context, targets
+
+        candidates = (self.order.scene(number + skipped) for skipped in range(len(self.reader)))
+        return self.reader.first_whole(candidates, use)
+
+
+def _view_range(config: TrainConfig, coin: float) -> tuple[int, int]:
+    """Least and most context views of a batch, by a number drawn from [0, 1)."""
+    return config.few_views if coin < config.few_chance else config.many_views
+
+
+def _scene_count(config: TrainConfig, views: int) -> int:
+    """The scenes of a batch of so many context views."""
+    return max(1, min(config.max_scenes, config.views_per_step // views))
 
 
 def keep_freed_memory() -> None:
@@ -55,12 +125,19 @@ def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
 
 
-def load_batches(config: TrainConfig, rank: int, world_size: int, device: torch.device, first_step: int) -> DataLoader:
-    """The batches from `first_step` on; made in worker processes on the CPU, in place on CUDA."""
-    on_cpu = device.type == "cpu"
-    workers = config.workers if on_cpu else 0
-    return DataLoader(
-        WorldBatches(config, rank, world_size, device),
+def load_batches(
+    config: TrainConfig, rank: int, world_size: int, device: torch.device, first_step: int
+) -> Iterable[Batch]:
+    """The batches from `first_step` on; made in worker processes, but the world's in place on CUDA."""
+    world_in_place = config.shards is None and device.type != "cpu"
+    workers = 0 if world_in_place else config.workers
+    batches: Dataset = (
+        WorldBatches(config, rank, world_size, device)
+        if config.shards is None
+        else ShardBatches(config, rank, world_size)
+    )
+    loader = DataLoader(
+        batches,
         batch_size=None,
         sampler=range(first_step * config.accumulate, config.steps * config.accumulate),
         num_workers=workers,
@@ -68,3 +145,6 @@ def load_batches(config: TrainConfig, rank: int, world_size: int, device: torch.
         worker_init_fn=_start_worker,
         multiprocessing_context="spawn" if workers else None,
     )
+    if world_in_place or device.type == "cpu":
+        return loader
+    return ((context.to(device), targets.to(device)) for context, targets in loader)
