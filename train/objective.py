@@ -37,6 +37,8 @@ def geometry_losses(answer: Reconstruction, context: WorldViews) -> dict[str, Te
     """
     tokens, pixels, patches = answer.tokens, answer.pixels, answer.patches
     hits = patches.cut(context.hits.float())[tokens, pixels, 0] > 0
+    if not bool(hits.any()):
+        return {}  # pictures without known geometry: a mean over nothing is not a number
     depths = patches.cut(context.depths)[tokens, pixels, 0][hits]
     flows = patches.cut(context.flows)[tokens, pixels][hits]
     tokens, pixels = tokens[hits], pixels[hits]
