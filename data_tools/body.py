@@ -34,7 +34,7 @@ class Style:
         """A random style with a given liveliness (1 is a walk, 0 is still)."""
         return Style(
             palette=sample_palette(dice),
-            plain=dice.choose((0.85, 0.5, 0.15), (3, 3, 3)),
+            plain=dice.choose((0.8, 0.45, 0.15), (3, 3, 3)),
             smooth=dice.coin(0.55),
             supple=dice.coin(0.7),
             boxy=dice.choose((0.0, 0.15, 1.0), (5, 3, 1.5)),
@@ -183,14 +183,15 @@ def add_head(body: Body, parent: int, attach: Vector, aim: Vector, up: Vector, s
         size * long, (width, height), skin, origin=0.35, parent=parent, attach=attach, aim=aim, side=side, socket=nod
     )
     if dice.coin(0.5):
-        body.limb(
-            size * dice.uniform(0.4, 0.9),
-            size * dice.uniform(0.14, 0.26),
-            body.texture(),
-            parent=head,
-            attach=(0.0, -0.3 * height, 0.3 * size * long),
-            aim=(0.0, -0.15, 1.0),
-        )
+        muzzle, thick, texture = size * dice.uniform(0.4, 0.9), size * dice.uniform(0.14, 0.26), body.texture()
+        root = {"parent": head, "attach": (0.0, -0.3 * height, 0.3 * size * long)}
+        jaw = dice.coin(0.4)
+        body.limb(muzzle, thick, texture, flat=0.6 if jaw else 1.0, aim=(0.0, 0.1 if jaw else -0.15, 1.0), **root)
+        if jaw:
+            bite = (body.swing(-0.3, dice.unit(), 0.35, times=dice.choose((1.0, 2.0))), STILL, STILL)
+            body.limb(
+                muzzle * 0.9, thick * 0.9, texture, flat=0.4, aim=(0.0, -0.1, 1.0), socket=bite, blend=0.0, **root
+            )
     ears = dice.choose(("cone", "fin", "horn", "none"), (4, 2, 2, 2))
     texture = body.texture(plain=1.0)
     lean, back, at = dice.uniform(0.1, 1.0), dice.uniform(-0.6, 0.3), dice.uniform(-0.2, 0.2)

@@ -33,6 +33,11 @@ def wave(
 STILL = wave()
 
 
+def hop(height: float, frequency: float, phase: float) -> tuple[float, ...]:
+    """Jumps: up to a height and down half of the time, on the ground the other half; its first two harmonics."""
+    return wave(0.0, 0.5 * height, frequency, phase, (0.212 * height, 2 * frequency, 2 * phase - 0.25))
+
+
 def evaluate_waves(waves: Float[Tensor, "*batch 11"], times: Float[Tensor, "*times"]) -> Float[Tensor, "*out"]:
     """The values of waves at times; the batch shapes broadcast."""
     base, a, f, p, b, g, q, height, middle, width, slope = waves.unbind(-1)

@@ -4,6 +4,7 @@ import math
 
 from data_tools import shapes
 from data_tools.body import Body, Style, wave_joints
+from data_tools.contraptions import CONTRAPTIONS
 from data_tools.dice import Dice
 from data_tools.motion import STILL, wave
 from data_tools.scenes import ONE, Joint, Part, Wave
@@ -12,7 +13,8 @@ from data_tools.scenes import ONE, Joint, Part, Wave
 def random_shape(dice: Dice, size: float) -> dict:
     """Profile, length, widths and cross-section of any primitive of about a size (half its extent)."""
     name = dice.choose(
-        ("ball", "box", "cylinder", "cone", "capsule", "ring", "turned", "bowl"), (3, 4, 2, 1.5, 2, 1, 2, 0.5)
+        ("ball", "box", "cylinder", "cone", "capsule", "ring", "turned", "bowl", "pipe"),
+        (3, 4, 2, 1.5, 2, 1.2, 2, 0.6, 1),
     )
     long = size * 2 * dice.log_uniform(0.5, 1.8)
     wide = size * dice.log_uniform(0.2, 1.1)
@@ -33,9 +35,12 @@ def random_shape(dice: Dice, size: float) -> dict:
             "power": power,
         }
     if name == "ring":
-        thick = dice.uniform(0.15, 0.45)
+        thick = dice.uniform(0.1, 0.45)
         length = 2 * thick * wide * dice.uniform(0.7, 1.3)
         return {"profile": shapes.ring(thick), "length": length, "widths": widths, "sides": shapes.COLUMNS}
+    if name == "pipe":
+        shape = dice.choose(({"sides": 4, "turn": math.pi / 4}, {"sides": sides}))
+        return {"profile": shapes.pipe(dice.log_uniform(0.08, 0.4)), "length": 0.5 * long, "widths": widths, **shape}
     profile = {
         "cylinder": lambda: shapes.prism(dice.choose((0.0, 0.1)), dice.choose((1.0, dice.uniform(0.5, 1.2)))),
         "cone": shapes.cone,
@@ -75,13 +80,8 @@ def assembly(dice: Dice, style: Style) -> list[Part]:
         slide = STILL
         if dice.coin(0.15):
             slide = body.swing(0.3 * size, dice.unit())
-        stretch = (ONE, ONE, ONE)
-        if dice.coin(0.08):
-            grow = wave(0.0, step=(1.0, dice.uniform(0.2, 0.7), dice.uniform(0.1, 0.5)))
-            stretch = (grow, grow, grow)
-            stretch = tuple((0.02, *g[1:]) for g in stretch)
         joints = wave_joints(body, 2, dice.uniform(0.2, 1.0), 0.15, dice.uniform(0, 6.3)) if dice.coin(0.25) else []
-        common = dict(texture=texture, parent=parent, lumps=lumps, stretch=stretch, joints=joints, **shape)
+        common = dict(texture=texture, parent=parent, lumps=lumps, joints=joints, **shape)
         body.add(
             Part(attach=attach, aim=aim, side=dice.direction(), socket=socket, slide=(slide, STILL, slide), **common)
         )
@@ -218,5 +218,5 @@ def grid(dice: Dice, style: Style) -> list[Part]:
     return body.parts
 
 
-OBJECTS = ((assembly, 3.0), (deforming, 3.0), (grid, 1.2))
+OBJECTS = ((assembly, 3.0), (deforming, 2.0), (grid, 1.2), *CONTRAPTIONS)
 """Makers of objects and their weights."""

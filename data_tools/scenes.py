@@ -6,9 +6,10 @@ from dataclasses import dataclass, field, fields
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from data_tools.motion import JOINTS, STILL, wave
-from data_tools.shapes import COLUMNS, Profile, cross_sections
+from data_tools.shapes import COLUMNS, SHEET, Profile, cross_sections
 from data_tools.textures import Texture, texture_axes
 
 Vector = tuple[float, float, float]
@@ -235,7 +236,9 @@ def _surfaces(parts: list[Part], noise: Tensor) -> tuple[Tensor, Tensor]:
     sides = tensor([p.sides for p in parts])
     section = cross_sections(sides, tensor([p.power for p in parts]), tensor([p.turn for p in parts]))
     section = section * tensor([p.widths for p in parts])[:, None]
+    sheet = (sides == SHEET)[:, None, None]
     corner = torch.div(torch.arange(COLUMNS) * sides[:, None], COLUMNS, rounding_mode="floor")
+    relief = _relief(noise)
     noise = torch.gather(noise, 3, corner[None, :, None].expand_as(noise))
     noise = torch.cat([noise[:, :, :-1], noise[:, :, :1]], dim=2)  # a ring's last row is its first
     lumps = tensor([p.lumps for p in parts])[:, None, None]
@@ -243,12 +246,22 @@ def _surfaces(parts: list[Part], noise: Tensor) -> tuple[Tensor, Tensor]:
     bump = (1 + lumps * noise[0]).clamp(0.3, 2.0)
     morph_bump = (bump + morph_lumps * noise[1]).clamp(0.2, 2.5)
     shapes = []
-    for radial, profiles in (
-        (bump, [p.profile for p in parts]),
-        (morph_bump, [p.morph_profile or p.profile for p in parts]),
+    face = torch.tensor([p.widths[0] for p in parts])[:, None, None]
+    hills = lumps * relief[0]
+    for radial, height, profiles in (
+        (bump, hills, [p.profile for p in parts]),
+        (morph_bump, hills + morph_lumps * relief[1], [p.morph_profile or p.profile for p in parts]),
     ):
         radii, heights = tensor([p[1] for p in profiles]), tensor([p[0] for p in profiles])
         lift = (heights - tensor([p.profile[0] for p in parts])) * tensor([p.length for p in parts])[:, None]
-        flat = section[:, None] * (radii[..., None] * radial)[..., None]
+        flat = section[:, None] * (radii[..., None] * torch.where(sheet, 1.0, radial))[..., None]
+        flat[..., 1] += torch.where(sheet, face * radii[..., None] * height, 0.0)
         shapes.append(torch.cat([flat, lift[:, :, None, None].expand(*flat.shape[:-1], 1)], dim=-1))
     return shapes[0], shapes[1]
+
+
+def _relief(noise: Tensor) -> Tensor:
+    """Hills and flat land [.., row, column] on the face of a SHEET, 0 on its back."""
+    face = noise[..., : COLUMNS // 2]
+    hills = (1.5 * avg_pool2d(face, 3, 1, 1, count_include_pad=False) + 0.3).clamp(min=0)
+    return torch.cat([hills, torch.zeros_like(face)], dim=-1)

@@ -14,6 +14,8 @@ from data_tools.dice import Dice
 
 ROWS = 11
 COLUMNS = 16
+SHEET = 2
+"""The number of sides that stands for a sheet: half of its points lie on its face, half on its back."""
 
 Profile = tuple[list[float], list[float]]
 """Heights and radii of the ROWS rings; heights from 0 to 1, radii about 1."""
@@ -59,6 +61,12 @@ def ring(thickness: float) -> Profile:
     angles = [2 * math.pi * i / (ROWS - 1) for i in range(ROWS)]
     # Heights must rise from 0 to 1 only for spines; a ring's rows come back, which is fine: it is closed all the same.
     return [0.5 - 0.5 * math.cos(a) for a in angles], [1 + thickness * math.sin(a) for a in angles]
+
+
+def pipe(wall: float) -> Profile:
+    """A pipe, or a frame where its cross-section has corners: open at both ends, its wall of a thickness below 1."""
+    heights = [0.0, 0.25, 0.5, 0.75, 1.0]
+    return [*heights, *heights[::-1], 0.0], [*[1.0] * 5, *[1 - wall] * 5, 1.0]
 
 
 def bowl(thickness: float) -> Profile:
@@ -109,11 +117,16 @@ def cross_sections(
     """Points (x, y) of cross-sections: regular polygons of `sides` corners from the angle `turn`, or rounded squares.
 
     power 1 is a circle (of COLUMNS sides where sides is as many); below 1 its points move to the corners of a square.
-    A polygon of four sides is scaled to have half-width 1.
+    A polygon of four sides is scaled to have half-width 1. A SHEET's points are evenly spread from x = 1 to -1 along
+    its face, at y = 1, and back.
     """
     column = torch.arange(COLUMNS, device=sides.device)
     corner = torch.div(column * sides[..., None], COLUMNS, rounding_mode="floor")
     angle = 2 * torch.pi * corner / sides[..., None] + turn[..., None]
     c, s = angle.cos(), angle.sin()
     points = torch.stack([c.sign() * c.abs() ** power[..., None], s.sign() * s.abs() ** power[..., None]], dim=-1)
-    return points * torch.where(sides == 4, 2**0.5, 1.0)[..., None, None]
+    points = points * torch.where(sides == 4, 2**0.5, 1.0)[..., None, None]
+    face = torch.linspace(1, -1, COLUMNS // 2, device=sides.device)
+    sheet = torch.stack([torch.cat([face, face.flip(0)]), torch.ones_like(face).repeat(2)], dim=-1)
+    sheet[COLUMNS // 2 :, 1] = -1
+    return torch.where((sides == SHEET)[..., None, None], sheet, points)

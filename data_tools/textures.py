@@ -40,12 +40,12 @@ class Texture:
 
 def sample_colour(dice: Dice) -> Colour:
     """A colour as assets have them: mostly muted or dark, some vivid, some grey, black or white."""
-    manner = dice.choose(("muted", "earth", "vivid", "grey", "light", "dark"), (3, 3, 2.2, 2.0, 2.2, 1.0))
+    manner = dice.choose(("muted", "earth", "vivid", "grey", "light", "dark"), (3, 3, 1.8, 2.2, 2.4, 1.0))
     hue = dice.unit()
     if manner == "muted":
-        return colorsys.hsv_to_rgb(hue, dice.uniform(0.15, 0.6), dice.uniform(0.25, 0.9))
+        return colorsys.hsv_to_rgb(hue, dice.uniform(0.1, 0.55), dice.uniform(0.3, 0.95))
     if manner == "earth":
-        return colorsys.hsv_to_rgb(dice.uniform(0.03, 0.15), dice.uniform(0.3, 0.85), dice.uniform(0.2, 0.9))
+        return colorsys.hsv_to_rgb(dice.uniform(0.03, 0.15), dice.uniform(0.3, 0.8), dice.uniform(0.3, 0.95))
     if manner == "vivid":
         return colorsys.hsv_to_rgb(hue, dice.uniform(0.6, 1.0), dice.uniform(0.5, 1.0))
     value = {"grey": (0.25, 0.8), "light": (0.75, 1.0), "dark": (0.04, 0.25)}[manner]
@@ -55,7 +55,7 @@ def sample_colour(dice: Dice) -> Colour:
 def sample_palette(dice: Dice) -> list[Colour]:
     """Two to five colours; the first is the main one."""
     main = sample_colour(dice)
-    others = [sample_colour(dice) for _ in range(dice.integer(1, 4))]
+    others = [sample_colour(dice) for _ in range(dice.integer(1, 5))]
     shade = dice.choose((dice.uniform(0.3, 0.7), dice.uniform(1.4, 2.5)))
     return [main, *others, tuple(min(c * shade, 1.0) for c in main)]
 

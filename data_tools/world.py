@@ -20,12 +20,13 @@ from data_tools.camera_sampling import (
     target_views,
     views_tensor,
 )
+from data_tools.contraptions import grow, vanish
 from data_tools.creatures import CREATURES
 from data_tools.dice import Dice
-from data_tools.motion import STILL, wave
+from data_tools.motion import STILL, hop, wave
 from data_tools.objects import OBJECTS
 from data_tools.render import SAMPLES, WorldViews, place_vertices, render
-from data_tools.scenes import Description, Scenes, pack_description, stack_scenes
+from data_tools.scenes import ONE, Description, Part, Scenes, pack_description, stack_scenes
 from data_tools.shapes import COLUMNS, ROWS
 from lrm4d.cameras import Cameras
 
@@ -38,12 +39,13 @@ class WorldConfig:
     """What the world is made of. Shares are probabilities.
 
     creatures: share of articulated creatures; the others are objects. static: share of things that do not move at all.
-    rigid: share that moves as a whole on top. speed: factor on all motion.
+    rigid: share that moves as a whole on top. appearing: share with parts that come or go. speed: factor on motion.
     """
 
-    creatures: float = 0.78
+    creatures: float = 0.72
     static: float = 0.04
     rigid: float = 0.2
+    appearing: float = 0.1
     speed: float = 1.0
 
 
@@ -55,6 +57,8 @@ def describe_scene(dice: Dice, config: WorldConfig) -> Description:
     makers = CREATURES if dice.coin(config.creatures) else OBJECTS
     maker = dice.choose([m for m, _ in makers], [w for _, w in makers])
     parts = maker(dice, style)
+    if dice.coin(config.appearing):
+        _let_parts_appear(dice, style, parts)
     path, turning = _whole_motion(dice, style, maker in [m for m, _ in CREATURES], config)
     ambient = dice.uniform(0.45, 0.8)
     light = dice.uniform(0.5, 0.9) - 0.3 * ambient
@@ -64,6 +68,16 @@ def describe_scene(dice: Dice, config: WorldConfig) -> Description:
     return Description(
         parts, path, turning, ambient, dice.uniform(0.85, 1.2), (sky, fill), (share * light, (1 - share) * light)
     )
+
+
+def _let_parts_appear(dice: Dice, style: Style, parts: list[Part]) -> None:
+    """Makes one to three of the parts that nothing hangs on, and that do not stretch yet, appear or vanish."""
+    carrying = {part.parent for part in parts}
+    ends = [i for i, part in enumerate(parts) if part.parent >= 0 and i not in carrying and part.stretch == (ONE,) * 3]
+    for _ in range(min(dice.integer(1, 3), len(ends))):
+        parts[ends.pop(dice.integer(0, len(ends) - 1))].stretch = dice.choose((grow, vanish), (2, 1))(
+            dice, style, dice.uniform(0.15, 0.8)
+        )
 
 
 def _whole_motion(dice: Dice, style: Style, creature: bool, config: WorldConfig) -> tuple:
@@ -77,10 +91,15 @@ def _whole_motion(dice: Dice, style: Style, creature: bool, config: WorldConfig)
     if creature and dice.coin(0.8):
         path[2] = wave(0.0, dice.uniform(0, 0.06) * e, dice.choose((f, 2 * f)), dice.unit())
         if dice.coin(0.35):
-            path[2] = wave(0.0, dice.uniform(0.08, 0.3) * e, f, dice.unit(), (0.04 * e, 2 * f, dice.unit()))
+            path[2] = hop(dice.uniform(0.15, 0.7) * e, f, dice.unit())
+        if dice.coin(0.3):
+            path[dice.integer(0, 1)] = wave(0.0, dice.uniform(0.05, 0.35) * e, f, dice.unit())
         turning[0] = wave(0.0, dice.choose((dice.uniform(0, 0.15), dice.uniform(0.1, 0.4))) * e, f, dice.unit())
         turning[1] = wave(0.0, dice.uniform(0, 0.06) * e, f, dice.unit())
         turning[2] = wave(facing, dice.uniform(0, 0.12) * e, f, dice.unit())
+        if dice.coin(0.12):  # it falls over, or gets up
+            fall = (dice.sign() * dice.uniform(1.0, 1.6), dice.uniform(0.3, 0.8), dice.uniform(0.2, 0.7))
+            turning[dice.integer(0, 1)] = wave(0.0, step=fall)
     if dice.coin(config.rigid if creature else 3.5 * config.rigid):
         turn = dice.choose((dice.uniform(-1, 1), dice.uniform(-3, 3)), (2, 1)) * e
         if dice.coin(0.6):
