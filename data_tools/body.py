@@ -87,14 +87,15 @@ class Body:
     def limb(self, length: float, width: float, texture: Texture, flat: float = 1.0, end: float = 0.6, **rest) -> int:
         """A tube that narrows, often with a swelling; in supple creatures it flows out of what it hangs on."""
 
-        def bulge() -> tuple[float]:
-            return (self.dice.uniform(0, 0.25),)
+        def swelling() -> tuple[float, float]:
+            return self.dice.uniform(0, 0.25), self.dice.uniform(0.3, 1.3)
 
-        flare = 0.0
+        bulge, flare = self.like_twin(texture, length, swelling)
         if self.style.supple and "parent" in rest:
             rest.setdefault("blend", 0.3)
-            flare = 0.6
-        profile = shapes.limb(min(0.2, width / length), end, *self.like_twin(texture, length, bulge), flare)
+        else:
+            flare = 0.0
+        profile = shapes.limb(min(0.2, width / length), end, bulge, flare)
         return self.add(Part(profile, length, (width, width * flat), texture, **rest))
 
     def ball(self, length: float, widths: tuple[float, float], texture: Texture, origin: float = 0.5, **rest) -> int:

@@ -189,7 +189,7 @@ def landscape(dice: Dice, style: Style) -> list[Part]:
     ground = Part(
         shapes.prism(0.0, dice.choose((1.0, dice.uniform(0.4, 1.2)))), 1.0, (wide, thick), body.texture(plain=0.3),
         origin=0.5, aim=(0.0, -1.0, 0.0), sides=shapes.SHEET, lumps=dice.uniform(0.05, 0.5),
-        joints=wave_joints(body, 3, dice.uniform(0, 1.5), 0.2, 0.0) if dice.coin(0.5) else [],
+        joints=wave_joints(body, 3, dice.uniform(0.3, 1.5), 0.2, 0.0) if not moving or dice.coin(0.5) else [],
         morph=wave(0.5, 0.5, style.frequency, dice.unit()) if moving else STILL, morph_lumps=dice.uniform(0.1, 0.5),
     )  # fmt: skip
     if dice.coin(0.3):
