@@ -26,14 +26,14 @@ CORE = [
 ]
 
 EXTRAS = {
-    "cuda": ["deepspeed>=0.17", "gsplat>=1.5", "xformers>=0.0.30"],
-    "train": ["deepspeed>=0.17", "webdataset>=0.2.100"],
+    "cuda": ["deepspeed>=0.19", "gsplat>=1.5", "xformers>=0.0.30"],
+    "train": ["deepspeed>=0.19", "webdataset>=0.2.100"],
     "generate": ["diffusers>=0.33", "peft>=0.15", "transformers>=4.50"],
     "view": ["viser>=0.2"],
     "eval": ["lpips>=0.1.4", "matplotlib>=3.9", "torchmetrics>=1.6"],
     "test": [
         "beartype>=0.20",
-        "deepspeed>=0.17",
+        "deepspeed>=0.19",
         "gsplat>=1.5",
         "hypothesis>=6.100",
         "pytest>=8",

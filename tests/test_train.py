@@ -194,9 +194,14 @@ def test_average_is_the_mean_of_the_weights(monkeypatch, tmp_path):
         average.main()
 
 
-def test_what_cannot_be_resumed_is_refused_at_the_start():
+def test_what_would_be_ignored_or_lost_is_refused_at_the_start():
     from train.engine import check_deepspeed
 
-    check_deepspeed({"zero_optimization": {"stage": 0}, "bf16": {"enabled": False}})
-    with pytest.raises(ValueError, match="only stage 0"):
-        check_deepspeed({"zero_optimization": {"stage": 2}})
+    assert check_deepspeed({"zero_optimization": {"stage": 0}, "bf16": {"enabled": False}}, "muon") == 0
+    assert check_deepspeed({"zero_optimization": {"stage": 2}}, "adamw") == 2
+    with pytest.raises(ValueError, match="optimizer=muon needs whole matrices, ZeRO stage 2"):
+        check_deepspeed({"zero_optimization": {"stage": 2}}, "muon")
+    with pytest.raises(ValueError, match="set by accumulate"):
+        check_deepspeed({"gradient_accumulation_steps": 2}, "adamw")
+    with pytest.raises(ValueError, match="bf16=true"):
+        check_deepspeed({"bf16": {"enabled": True}}, "adamw")

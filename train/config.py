@@ -1,9 +1,17 @@
 """What a training run is."""
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import median
 from typing import Any
 
+from data_tools.world import WorldConfig
+from lrm4d.config import make_config
 from lrm4d.reconstruction import CONFIGS, ModelConfig
+
+NORM_WINDOW = 100
+"""How many norms of gradients back a run remembers; it judges none before a fifth of that."""
 
 
 @dataclass
@@ -20,10 +28,14 @@ class LossWeights:
 
 @dataclass
 class Stage:
-    """Pictures of `size` pixels until this fraction of the run's steps."""
+    """Pictures of `size` pixels until this fraction of the run's steps.
+
+    world: changes to the world's WorldConfig, for example {static: 1.0} for a start with things that do not move.
+    """
 
     until: float = 1.0
     size: int = 128
+    world: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -38,7 +50,10 @@ class TrainConfig:
     0 for no end. shards: tar shards to train on instead of the world, a folder or a pattern with braces or stars
     (lrm4d.shards). start_from: weights to begin with, a name or a folder. accumulate: batches whose gradients make
     one step. ema: the weights that are saved are an average over the steps that keeps this share of itself each step,
-    0 for the last weights themselves. deepspeed: merged into its configuration.
+    0 for the last weights themselves. A step whose gradient is not finite, or longer than skip_above (0: never) times
+    the median of the last NORM_WINDOW, changes nothing. checkpoint_activations: keep only what goes into each block
+    of the transformer and compute the rest again. log_to: tensorboard, wandb, besides log.jsonl. deepspeed: merged
+    into its configuration, for example {zero_optimization: {stage: 2}}.
     """
 
     model: str = "nano"
@@ -60,6 +75,8 @@ class TrainConfig:
     clip: float = 1.0
     accumulate: int = 1
     ema: float = 0.0
+    skip_above: float = 10.0
+    checkpoint_activations: bool = False
     loss: LossWeights = field(default_factory=LossWeights)
     geometry_fade: float = 1.0
     bf16: bool = True
@@ -70,25 +87,30 @@ class TrainConfig:
     checkpoint_minutes: float = 5.0
     log_every: int = 20
     sample_every: int = 250
+    log_to: list[str] = field(default_factory=list)
     start_from: str | None = None
     deepspeed: dict[str, Any] = field(default_factory=dict)
 
     def model_config(self) -> ModelConfig:
         """The network's configuration, or a ValueError that lists the names."""
-        from dataclasses import asdict
-
-        from lrm4d.config import make_config
-
         if self.model not in CONFIGS:
             raise ValueError(f"model {self.model!r} is not one of {', '.join(CONFIGS)}.")
         return make_config(ModelConfig, asdict(CONFIGS[self.model]), self.model_overrides)
 
-    def size_at(self, step: int) -> int:
-        """The picture size at a step."""
+    def stage_at(self, step: int) -> Stage:
+        """The stage that a step lies in."""
         for stage in self.stages:
             if step < stage.until * self.steps:
-                return stage.size
-        return self.stages[-1].size
+                return stage
+        return self.stages[-1]
+
+    def size_at(self, step: int) -> int:
+        """The picture size at a step."""
+        return self.stage_at(step).size
+
+    def world_at(self, step: int) -> WorldConfig:
+        """What the world is made of at a step; ValueError for a key that WorldConfig does not have."""
+        return make_config(WorldConfig, self.stage_at(step).world)
 
 
 def learning_rate_at(config: TrainConfig, step: int) -> float:
@@ -106,3 +128,14 @@ def geometry_weight_at(config: TrainConfig, step: int) -> float:
 def ema_decay_at(config: TrainConfig, step: int) -> float:
     """How much of the averaged weights a step keeps: little at first, so that the start is soon forgotten."""
     return min(config.ema, (1 + step) / (10 + step))
+
+
+def norm_limit(config: TrainConfig, norms: Sequence[float]) -> float:
+    """The longest gradient that a step applies, given the norms before it.
+
+    Those of skipped steps count too: where gradients have grown for good, the median follows.
+    """
+    recent = norms[-NORM_WINDOW:]
+    if not config.skip_above or len(recent) < NORM_WINDOW // 5:
+        return math.inf
+    return config.skip_above * median(recent)

@@ -43,8 +43,9 @@ class WorldBatches(Dataset):
         seeds = torch.randint(2**31, (scenes,), generator=generator)
         if config.fixed_scenes:
             seeds = seeds % config.fixed_scenes
-        size = config.size_at(index // config.accumulate)
-        return sample_batch(seeds.tolist(), views, config.target_views, size, device=self.device)
+        step = index // config.accumulate
+        size, world = config.size_at(step), config.world_at(step)
+        return sample_batch(seeds.tolist(), views, config.target_views, size, device=self.device, config=world)
 
 
 class ShardBatches(Dataset):

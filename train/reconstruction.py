@@ -9,11 +9,8 @@ The same line again resumes the run from its last checkpoint.
 
 import argparse
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
-
-os.environ.setdefault("DS_ACCELERATOR", "cpu" if not Path("/dev/nvidiactl").exists() else "cuda")
 
 from lrm4d.checkpoint import write_text
 from lrm4d.config import make_config

@@ -1,7 +1,5 @@
 """The loop: batches in, updates out, with a log, sample pictures and checkpoints to resume from."""
 
-import json
-import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,36 +11,98 @@ from data_tools.world import WorldViews
 from lrm4d.export.contact_sheet import reconstruction_sheet
 from lrm4d.reconstruction import ReconstructionModel
 from lrm4d.reconstruction.pretrained import save_pretrained, start_from_pretrained
-from lrm4d.scenes.pictures import save_picture
-from train.config import TrainConfig, ema_decay_at, geometry_weight_at, learning_rate_at
-from train.data import keep_freed_memory, load_batches
-from train.engine import Engine, start_processes
+from train.config import NORM_WINDOW, TrainConfig, ema_decay_at, geometry_weight_at, learning_rate_at, norm_limit
+from train.data import Batch, keep_freed_memory, load_batches
+from train.engine import Engine, check_deepspeed, start_processes
+from train.log import Log
+from train.measuring import FlopCount, Stopwatch, measure_matmul_peak
 from train.objective import reconstruction_losses
 from train.optimizer import make_optimizer
 
-Batch = tuple[WorldViews, WorldViews]
 
+class Trainer:
+    """One process's part of a run: the network, its engine, and what a step needs to know of those before."""
 
-class Log:
-    """log.jsonl in the run's folder: one line each `every` steps, with the means since the last."""
+    def __init__(self, config: TrainConfig):
+        check_deepspeed(config.deepspeed, config.optimizer)
+        keep_freed_memory()
+        self.config = config
+        self.rank, self.processes, self.device = start_processes()
+        torch.set_num_threads(config.threads)
+        torch.manual_seed(config.seed)
+        model = ReconstructionModel(config.model_config())
+        if config.start_from:
+            missing = start_from_pretrained(model, config.start_from)
+            if self.rank == 0:
+                print(f"not in {config.start_from}, so untrained: {', '.join(missing) or 'nothing'}")
+        model.train().to(self.device).bf16 = config.bf16
+        model.transformer.checkpoint_activations = config.checkpoint_activations
+        self.flops, self.watch = FlopCount(model), Stopwatch(self.device)
+        optimizer = make_optimizer(config.optimizer, model, config.learning_rate, config.weight_decay)
+        average = config.ema > 0
+        self.engine = Engine(model, optimizer, config.clip, config.deepspeed, config.accumulate, average)
+        self.norms: list[float] = []
+        self.skipped = 0
 
-    def __init__(self, path: Path, every: int):
-        self.path, self.every = path, every
-        self.sums: dict[str, float] = {}
-        self.count = 0
+    def resume(self, folder: Path) -> int:
+        """Go on from the last checkpoint in a run's folder, if there is one; returns the first step to do."""
+        step, state = self.engine.load(folder / "checkpoints")
+        self.norms, self.skipped = state.get("norms", []), state.get("skipped", 0)
+        return step
 
-    def add(self, step: int, values: dict[str, float]) -> dict[str, float] | None:
-        """Add a step's values; returns the means when a line was written."""
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        self.count += 1
-        if (step + 1) % self.every:
-            return None
-        means = {name: round(value / self.count, 5) for name, value in self.sums.items()}
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": step + 1, **means}) + "\n")
-        self.sums, self.count = {}, 0
-        return means
+    def batches(self, first_step: int) -> Iterator[Batch]:
+        """This process's batches from a step on."""
+        return iter(load_batches(self.config, self.rank, self.processes, self.device, first_step))
+
+    def take_step(self, step: int, batches: Iterator[Batch]) -> tuple[dict[str, float], Batch]:
+        """One update from config.accumulate batches; returns what to log (losses: means) and the last batch."""
+        config, watch = self.config, self.watch
+        values: dict[str, float] = {"scenes": 0.0}
+        watch.start()
+        for micro in range(config.accumulate):
+            batch = next(batches)
+            watch.lap("wait_s")
+            losses = self._backward(*batch, step, last=micro + 1 == config.accumulate)
+            for name, value in losses.items():
+                values[name] = values.get(name, 0.0) + value / config.accumulate
+            values["scenes"] += len(batch[0].views) * self.processes
+        limit = norm_limit(config, self.norms)
+        norm, applied = self.engine.step(learning_rate_at(config, step), ema_decay_at(config, step), limit)
+        watch.lap("optimizer_s")
+        self.skipped += not applied
+        self.norms = [*self.norms, norm][-NORM_WINDOW:] if norm < float("inf") else self.norms
+        seconds = sum(watch.laps.values()) - watch.laps["wait_s"]
+        tflop = 3 * self.flops.take() / 1e12
+        return {**values, "norm": norm, "network_tflop": tflop, "step_s": seconds, **watch.laps}, batch
+
+    def _backward(self, context: WorldViews, targets: WorldViews, step: int, last: bool) -> dict[str, float]:
+        """A batch's share of the gradient; returns its losses."""
+        answer = self.engine.forward(context.views)
+        self.watch.lap("network_s")
+        losses = reconstruction_losses(
+            answer, context, targets, self.config.loss, geometry_weight_at(self.config, step)
+        )
+        losses["loss"] = torch.stack(list(losses.values())).sum()
+        values = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
+        self.watch.lap("render_s")
+        self.watch.lap_when_backward_reaches(answer)
+        self.engine.backward(losses["loss"], last)
+        self.watch.lap("network_backward_s")
+        return values
+
+    def save(self, folder: Path, step: int) -> None:
+        """Write a checkpoint, and the weights to use; all processes at once."""
+        self.engine.save(folder / "checkpoints", step, {"norms": self.norms, "skipped": self.skipped})
+        model = self.trained()
+        if self.rank == 0:
+            save_pretrained(model, folder)
+
+    def trained(self) -> ReconstructionModel:
+        """The network with the weights to use, apart from the one that learns; all processes at once."""
+        model = ReconstructionModel(self.engine.module.config).to(self.device).eval()
+        model.load_state_dict(self.engine.weights())
+        model.bf16 = self.config.bf16
+        return model
 
 
 def train(config: TrainConfig, folder: Path) -> ReconstructionModel:
@@ -50,86 +110,51 @@ def train(config: TrainConfig, folder: Path) -> ReconstructionModel:
 
     Writes log.jsonl, samples/, checkpoints/ and, at every checkpoint and at the end, model.safetensors + config.json.
     """
-    keep_freed_memory()
-    rank, world_size, device = start_processes()
-    torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
-    model = ReconstructionModel(config.model_config())
-    if config.start_from:
-        missing = start_from_pretrained(model, config.start_from)
-        print(f"not in {config.start_from}, so untrained: {', '.join(missing) or 'nothing'}")
-    model.train().to(device).bf16 = config.bf16
-    optimizer = make_optimizer(config.optimizer, model, config.learning_rate, config.weight_decay)
-    engine = Engine(model, optimizer, config.clip, config.deepspeed, config.accumulate, average=config.ema > 0)
-    first_step = engine.load(folder / "checkpoints")
-    log = Log(folder / "log.jsonl", config.log_every)
-    folder.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(config)
+    first_step = trainer.resume(folder)
+    log = Log(config, folder, first_step) if trainer.rank == 0 else None
+    peak = measure_matmul_peak(trainer.device, config.bf16) / 1e12
+    batches = trainer.batches(first_step)
     saved_at = time.monotonic()
-    with _progress(rank) as progress:
+    with _progress(trainer.rank) as progress:
         task = progress.add_task("training", total=config.steps, completed=first_step, status="")
-        batches = iter(load_batches(config, rank, world_size, device, first_step))
         for step in range(first_step, config.steps):
-            values, batch = _step(engine, config, step, batches)
-            means = log.add(step, values) if rank == 0 else None
-            progress.update(task, advance=1, **({"status": _describe(means)} if means else {}))
-            if rank == 0 and (step + 1) % config.sample_every == 0:
-                _save_sample(_shipped(engine), *batch, folder / "samples" / f"step_{step + 1}.png")
+            values, batch = trainer.take_step(step, batches)
+            if (step + 1) % config.sample_every == 0:
+                model = trainer.trained()
+                if log:
+                    log.add_picture(step, sample_sheet(model, *batch))
+            if log:
+                means = log.add(step, values, {"skipped": trainer.skipped})
+                progress.update(task, advance=1, **({"status": _describe(means, peak)} if means else {}))
             due = step + 1 == config.steps or time.monotonic() - saved_at > 60 * config.checkpoint_minutes
-            if engine.agree(due):
-                _save(engine, folder, step + 1, rank)
+            if trainer.engine.agree(due):
+                trainer.save(folder, step + 1)
                 saved_at = time.monotonic()
-    return _shipped(engine)
-
-
-def _step(engine: Engine, config: TrainConfig, step: int, batches: Iterator[Batch]) -> tuple[dict[str, float], Batch]:
-    """One update from config.accumulate batches; returns what to log (losses: means over them) and the last batch."""
-    values: dict[str, float] = {}
-    waited, started = 0.0, time.monotonic()
-    for micro in range(config.accumulate):
-        asked = time.monotonic()
-        context, targets = next(batches)
-        waited += time.monotonic() - asked
-        answer = engine.forward(context.views)
-        losses = reconstruction_losses(answer, context, targets, config.loss, geometry_weight_at(config, step))
-        losses["loss"] = torch.stack(list(losses.values())).sum()
-        for name, value in losses.items():
-            values[name] = values.get(name, 0.0) + value.item() / config.accumulate
-        values["scenes"] = values.get("scenes", 0) + len(context.views)
-        engine.backward(losses["loss"], last=micro + 1 == config.accumulate)
-    norm = engine.step(learning_rate_at(config, step), ema_decay_at(config, step))
-    values |= {"norm": norm, "skipped": float(not math.isfinite(norm))}
-    values |= {"wait_s": waited, "step_s": time.monotonic() - started - waited}
-    return values, (context, targets)
-
-
-def _save(engine: Engine, folder: Path, step: int, rank: int) -> None:
-    engine.save(folder / "checkpoints", step)
-    if rank == 0:
-        save_pretrained(_shipped(engine), folder)
-
-
-def _shipped(engine: Engine) -> ReconstructionModel:
-    """The network with the weights that are saved, apart from the one that learns."""
-    model = ReconstructionModel(engine.module.config).to(engine.engine.device).eval()
-    model.load_state_dict(engine.weights())
-    model.bf16 = engine.module.bf16
+    model = trainer.trained()
+    if log:
+        log.close()
+    trainer.engine.close()
     return model
 
 
 @torch.no_grad()
-def _save_sample(model: ReconstructionModel, context: WorldViews, targets: WorldViews, path: Path) -> None:
-    """The first scene's inputs, predictions, truth and error as a picture."""
+def sample_sheet(model: ReconstructionModel, context: WorldViews, targets: WorldViews) -> torch.Tensor:
+    """The first scene's inputs, predictions, truth and error as a picture [3, height, width]."""
     context, targets = context[:1], targets[:1]
-    answer = model(context.views)
-    rendering = answer.gaussians.render(targets.views.cameras, targets.views.times)
+    rendering = model(context.views).gaussians.render(targets.views.cameras, targets.views.times)
     white = rendering.image.new_ones(3)
     given, truth = (views.composite(white)[0].cpu() for views in (context.views, targets.views))
-    save_picture(path, reconstruction_sheet(given, rendering.image[0].cpu(), truth))
+    return reconstruction_sheet(given, rendering.image[0].cpu(), truth)
 
 
-def _describe(means: dict[str, float]) -> str:
-    color = means["color"]
-    return f"loss {means['loss']:.4f} color {color:.4f} {means['step_s']:.2f}+{means['wait_s']:.2f} s"
+def _describe(means: dict[str, float], peak: float) -> str:
+    rate = means["network_tflop_per_s"]
+    skipped = f" {means['skipped']:.0f} skipped" if means["skipped"] else ""
+    return (
+        f"loss {means['loss']:.4f} color {means['color']:.4f} {means['step_s']:.2f}+{means['wait_s']:.2f} s "
+        f"{means['scenes_per_s']:.1f} scenes/s {rate:.3g} TFLOP/s ({rate / peak:.0%} of matmul){skipped}"
+    )
 
 
 def _progress(rank: int) -> Progress:

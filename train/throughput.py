@@ -1,0 +1,67 @@
+"""Where the time of training goes on this device: python -m train.throughput CONFIG [key=value ...].
+
+    python -m train.throughput train/configs/nano.yaml
+    torchrun --nproc_per_node 8 -m train.throughput train/configs/one_node.yaml --steps 50
+
+Prints the shares of a step's time, scenes/s, and the network's TFLOP/s against a large matrix product on this device.
+Writes nothing.
+"""
+
+import argparse
+
+from rich.console import Console
+from rich.table import Table
+
+from lrm4d.config import make_config
+from train.config import TrainConfig
+from train.log import with_rates
+from train.measuring import SHARES, measure_matmul_peak
+from train.trainer import Trainer
+
+
+def measure_throughput(config: TrainConfig, first_step: int, steps: int) -> dict[str, float] | None:
+    """Means over some steps of a run; nothing on processes but the first.
+
+    The names are those of log.jsonl, with matmul_tflop_per_s.
+    """
+    trainer = Trainer(config)
+    warm_up = 3
+    batches = trainer.batches(first_step)
+    logged = [trainer.take_step(step, batches)[0] for step in range(first_step, first_step + warm_up + steps)][
+        warm_up:
+    ]
+    means = with_rates({name: sum(values[name] for values in logged) / steps for name in logged[0]})
+    peak = measure_matmul_peak(trainer.device, config.bf16) / 1e12
+    trainer.engine.close()
+    return {**means, "matmul_tflop_per_s": peak} if trainer.rank == 0 else None
+
+
+def throughput_table(means: dict[str, float], title: str) -> Table:
+    """The means as a table."""
+    table = Table("of a step", "seconds", "share", title=title)
+    whole = sum(means[name] for name in SHARES)
+    for name, words in SHARES.items():
+        table.add_row(words, f"{means[name]:.4f}", f"{means[name] / whole:.1%}")
+    table.add_row("all", f"{whole:.4f}", f"{means['scenes_per_s']:.2f} scenes/s", end_section=True)
+    rate, peak = means["network_tflop_per_s"], means["matmul_tflop_per_s"]
+    table.add_row("network", f"{rate:.4g} TFLOP/s", f"{rate / peak:.1%} of matmul")
+    table.add_row("a large matrix product", f"{peak:.4g} TFLOP/s", "")
+    return table
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", help="a YAML file of train/configs")
+    parser.add_argument("--steps", type=int, default=20, help="how many steps to measure")
+    parser.add_argument("--from-step", type=int, default=0, help="the first of them, which has its stage's size")
+    parser.add_argument("changes", nargs="*", help="key=value, for example bf16=false")
+    arguments = parser.parse_intermixed_args()
+    config = make_config(TrainConfig, arguments.config, arguments.changes)
+    means = measure_throughput(config, arguments.from_step, arguments.steps)
+    if means:
+        Console().print(throughput_table(means, f"{arguments.config}, {arguments.steps} steps"))
+
+
+if __name__ == "__main__":
+    main()
