@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from data_tools.body import Style
+from data_tools.body import Body, Style
 from data_tools.camera_sampling import (
     SETUP_WEIGHTS,
     SETUPS,
@@ -22,6 +22,7 @@ from data_tools.camera_sampling import (
 )
 from data_tools.contraptions import grow, vanish
 from data_tools.creatures import CREATURES
+from data_tools.details import add_details
 from data_tools.dice import Dice
 from data_tools.motion import STILL, hop, wave
 from data_tools.objects import OBJECTS
@@ -57,6 +58,8 @@ def describe_scene(dice: Dice, config: WorldConfig) -> Description:
     makers = CREATURES if dice.coin(config.creatures) else OBJECTS
     maker = dice.choose([m for m, _ in makers], [w for _, w in makers])
     parts = maker(dice, style)
+    if maker in [m for m, _ in CREATURES]:
+        add_details(Body(dice, style, parts))
     if dice.coin(config.appearing):
         _let_parts_appear(dice, style, parts)
     path, turning = _whole_motion(dice, style, maker in [m for m, _ in CREATURES], config)
@@ -66,7 +69,7 @@ def describe_scene(dice: Dice, config: WorldConfig) -> Description:
     sky = (dice.uniform(-1, 1), dice.uniform(-1, 1), dice.uniform(0.4, 1.5))
     fill = (dice.uniform(-1, 1), dice.uniform(-1, 1), dice.uniform(-0.5, 1))
     return Description(
-        parts, path, turning, ambient, dice.uniform(0.85, 1.2), (sky, fill), (share * light, (1 - share) * light)
+        parts, path, turning, ambient, dice.uniform(0.8, 1.12), (sky, fill), (share * light, (1 - share) * light)
     )
 
 

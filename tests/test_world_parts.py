@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from data_tools.body import Style
+from data_tools.body import Body, Style
 from data_tools.camera_sampling import FIELD_OF_VIEW, generator_of, make_cameras
 from data_tools.contraptions import CONTRAPTIONS, grow, vanish
+from data_tools.details import MOST_PARTS, add_details, on_surface, radius_at
 from data_tools.dice import Dice
 from data_tools.motion import STILL, evaluate_waves, hop, wave
 from data_tools.render import place_vertices, render
@@ -139,3 +140,24 @@ def test_textures_mix_within_bounds_and_alike_in_any_batch(kind):
     assert whole[0].std() > 0.05  # it shows
     if kind not in ("gradient", "noise", "grain"):
         assert ((whole[0] == 0) | (whole[0] == 1)).all()  # sharp edges
+
+
+def test_details_sit_on_the_surface_of_what_they_are_on():
+    part = Part(limb(0.1, 0.5), 0.8, (0.2, 0.1), GREY, origin=0.25)
+    assert radius_at(part, 0.0) == 0 and radius_at(part, 1.0) == 0
+    assert radius_at(part, 0.5) == pytest.approx(0.75)  # half-way between 1 and 0.5
+    vertices = rows_at([part], [0.0])[0, 0]
+    (x, y, z), out = on_surface(part, 0.5, 0.0)
+    ring_at = (vertices[:, 0, 2] - z).abs().argmin()
+    assert x == pytest.approx(0.9 * float(vertices[ring_at, 0, 0]), rel=1e-3) and (y, out) == (0.0, (1.0, 0.0))
+
+
+def test_details_are_added_within_the_limit():
+    counts = []
+    for seed in range(40):
+        dice = Dice(generator_of(seed))
+        body = Body(dice, Style.sample(dice, 1.0), [Part(prism(), 1.0, (0.2, 0.2), GREY) for _ in range(15)])
+        add_details(body)
+        counts.append(len(body.parts))
+        assert all(0 <= p.parent < 15 for p in body.parts[15:])
+    assert min(counts) == 15 and max(counts) == MOST_PARTS
