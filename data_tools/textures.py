@@ -40,7 +40,7 @@ class Texture:
 
 def sample_colour(dice: Dice) -> Colour:
     """A colour as assets have them: mostly muted or dark, some vivid, some grey, black or white."""
-    manner = dice.choose(("muted", "earth", "vivid", "grey", "light", "dark"), (3, 3, 1.8, 2.2, 2.4, 1.0))
+    manner = dice.choose(("muted", "earth", "vivid", "grey", "light", "dark"), (3, 3, 1.8, 2.2, 2.6, 0.7))
     hue = dice.unit()
     if manner == "muted":
         return colorsys.hsv_to_rgb(hue, dice.uniform(0.1, 0.55), dice.uniform(0.3, 0.95))

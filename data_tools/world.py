@@ -53,7 +53,7 @@ class WorldConfig:
 def describe_scene(dice: Dice, config: WorldConfig) -> Description:
     """A random scene."""
     still = dice.coin(config.static)
-    energy = 0.0 if still else config.speed * dice.log_uniform(0.35, 1.8)
+    energy = 0.0 if still else config.speed * dice.log_uniform(0.35, 2.0)
     style = Style.sample(dice, energy)
     makers = CREATURES if dice.coin(config.creatures) else OBJECTS
     maker = dice.choose([m for m, _ in makers], [w for _, w in makers])
@@ -69,7 +69,7 @@ def describe_scene(dice: Dice, config: WorldConfig) -> Description:
     sky = (dice.uniform(-1, 1), dice.uniform(-1, 1), dice.uniform(0.4, 1.5))
     fill = (dice.uniform(-1, 1), dice.uniform(-1, 1), dice.uniform(-0.5, 1))
     return Description(
-        parts, path, turning, ambient, dice.uniform(0.8, 1.12), (sky, fill), (share * light, (1 - share) * light)
+        parts, path, turning, ambient, dice.uniform(0.85, 1.15), (sky, fill), (share * light, (1 - share) * light)
     )
 
 
