@@ -8,6 +8,7 @@ import os
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 
 from webdataset.shardlists import expand_urls
@@ -88,7 +89,8 @@ def index_shard(path: Path) -> list[Entry]:
             for key, members in _group(tar):
                 if "json" not in members:
                     raise ValueError(f"{path}: {key}: it has no .json; was the shard cut off while copying?")
-                entries.append(_entry(path, key, list(members.values()), tar.extractfile(members["json"]).read()))
+                file = tar.extractfile(members["json"])
+                entries.append(_entry(path, key, list(members.values()), file.read() if file else b""))
     except (tarfile.TarError, OSError) as error:
         last = f" after the scene {entries[-1].key}" if entries else ""
         raise ValueError(f"{path}: not a readable tar{last} ({error}); was it cut off while copying?") from error
@@ -105,18 +107,9 @@ def index_shard(path: Path) -> list[Entry]:
 
 def _group(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
     """Files that follow each other with one key, by their name after it: webdataset's rule."""
-    last, members = None, {}
-    for member in tar:
-        key, suffix = base_plus_ext(member.name)
-        if key is None or not member.isreg():
-            continue
-        if members and key != last:
-            yield last, members
-            members = {}
-        last = key
-        members[suffix.lower()] = member
-    if members:
-        yield last, members
+    named = ((*base_plus_ext(member.name), member) for member in tar if member.isreg())
+    for key, files in groupby((file for file in named if file[0]), key=lambda file: file[0]):
+        yield key, {suffix.lower(): member for _, suffix, member in files}
 
 
 def _entry(path: Path, key: str, members: list[tarfile.TarInfo], data: bytes) -> Entry:
