@@ -313,6 +313,8 @@ def test_scenes_with_too_few_views_are_refused_at_the_start(world):
         ShardBatches(config_of(world, many_views=(3, 7)), 0, 1)
     with pytest.raises(ValueError, match="3 as targets; expected 6 inputs and 4 others"):
         ShardBatches(config_of(world, target_views=4), 0, 1)
+    with pytest.raises(ValueError, match="trains on shards"):
+        ShardBatches(config_of(world, stages=[Stage(1.0, SIZE, {"static": 1.0})]), 0, 1)
 
 
 # Other sizes

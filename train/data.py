@@ -57,6 +57,10 @@ class ShardBatches(Dataset):
 
     def __init__(self, config: TrainConfig, rank: int, world_size: int):
         self.config, self.rank, self.world_size = config, rank, world_size
+        if any(stage.world for stage in config.stages):
+            raise ValueError(
+                "a stage's `world` changes the procedural world, and this run trains on shards: drop one."
+            )
         self.reader = ShardReader(config.shards, config.fixed_scenes)
         self.reader.require(max(config.few_views[1], config.many_views[1]), config.target_views)
         self.order = EpochOrder(len(self.reader), config.seed)
