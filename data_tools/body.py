@@ -39,7 +39,7 @@ class Style:
             supple=dice.coin(0.7),
             boxy=dice.choose((0.0, 0.15, 1.0), (5, 3, 1.5)),
             energy=energy,
-            frequency=dice.choose((1.0, 2.0, 0.5, 1.5), (5.5, 1.1, 4.0, 0.7)),
+            frequency=dice.choose((1.0, 2.0, 0.5, 1.5), (5.5, 0.9, 4.0, 0.7)),
             phase=dice.unit(),
         )
 

@@ -53,7 +53,7 @@ class WorldConfig:
 def describe_scene(dice: Dice, config: WorldConfig) -> Description:
     """A random scene."""
     still = dice.coin(config.static)
-    energy = 0.0 if still else config.speed * dice.log_uniform(0.35, 2.0)
+    energy = 0.0 if still else config.speed * dice.log_uniform(0.35, 1.9)
     style = Style.sample(dice, energy)
     makers = CREATURES if dice.coin(config.creatures) else OBJECTS
     maker = dice.choose([m for m, _ in makers], [w for _, w in makers])
