@@ -31,6 +31,7 @@ EXTRAS = {
     "generate": ["diffusers>=0.33", "peft>=0.15", "transformers>=4.50"],
     "view": ["viser>=0.2"],
     "eval": ["lpips>=0.1.4", "matplotlib>=3.9", "torchmetrics>=1.6"],
+    "log": ["tensorboard>=2.18", "wandb>=0.19"],
     "test": [
         "beartype>=0.20",
         "deepspeed>=0.19",
@@ -38,6 +39,7 @@ EXTRAS = {
         "hypothesis>=6.100",
         "pytest>=8",
         "scikit-image>=0.24",
+        "tensorboard>=2.18",
         "torchmetrics>=1.6",
         "webdataset>=0.2.100",
     ],

@@ -1,5 +1,7 @@
 import json
+import math
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -9,9 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from data_tools.world import WorldConfig
+from lrm4d.checkpoint import read_safetensors
 from lrm4d.config import make_config
-from train.config import Stage, TrainConfig, geometry_weight_at, learning_rate_at
+from train.config import Stage, TrainConfig, ema_decay_at, geometry_weight_at, learning_rate_at, norm_limit
 from train.data import WorldBatches
+from train.measuring import SHARES, FlopCount
 from train.objective import _match_loss, geometry_losses, reconstruction_losses
 
 ROOT = Path(__file__).parent.parent
@@ -29,10 +34,34 @@ TINY = [
 ]
 
 
-def start_training(folder: Path, *changes: str) -> subprocess.Popen:
-    line = [sys.executable, "-m", "train.reconstruction", "train/configs/debug.yaml", "-o", str(folder)]
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Two threads that wait for a busy core make the world fifty times slower."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def start_training(folder: Path, *changes: str, processes: int = 1) -> subprocess.Popen:
+    """A run as a process group of its own, so that all of it can be killed."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    line = [sys.executable, *(launcher if processes > 1 else []), "-m", "train.reconstruction"]
+    line += ["train/configs/debug.yaml", "-o", str(folder), *TINY, *changes]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([*line, *TINY, *changes], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    return subprocess.Popen(line, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
+
+
+def kill_after(process: subprocess.Popen, folder: Path, steps: int) -> int:
+    """SIGKILL to all processes of a run once it has logged some steps; returns the last step it had logged."""
+    deadline = time.monotonic() + 240
+    while not (folder / "checkpoints" / "latest").exists() or max(read_log(folder), default=0) < steps:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(random.uniform(0, 0.3))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return max(read_log(folder))
 
 
 def read_log(folder: Path) -> dict[int, dict]:
@@ -48,6 +77,35 @@ def test_learning_rate_is_a_trapezoid():
     assert learning_rate_at(config, 85) == pytest.approx(1.0)
     assert learning_rate_at(config, 99) == pytest.approx(2 / 30)
     assert geometry_weight_at(config, 0) == 1 and geometry_weight_at(config, 100) == pytest.approx(0.1)
+
+
+def test_the_average_forgets_its_start_and_then_as_slowly_as_asked():
+    config = TrainConfig(ema=0.99)
+    assert [ema_decay_at(config, step) for step in (0, 8)] == [0.1, 0.5]
+    assert ema_decay_at(config, 890) == pytest.approx(0.99) and ema_decay_at(config, 10**6) == 0.99
+    assert ema_decay_at(TrainConfig(ema=0), 10**6) == 0
+
+
+def test_a_gradient_is_too_long_against_the_median_of_those_before():
+    config = TrainConfig(skip_above=4.0)
+    assert norm_limit(config, [1.0] * 19) == math.inf
+    assert norm_limit(config, [1.0] * 19 + [100.0]) == 4
+    assert norm_limit(config, [1.0] * 100 + [3.0] * 51) == 12  # grown for good: the median follows
+    assert norm_limit(TrainConfig(skip_above=0.0), [1.0] * 100) == math.inf
+
+
+def test_a_stage_changes_the_world():
+    config = make_config(
+        TrainConfig, {"steps": 10, "stages": [{"until": 0.5, "size": 32, "world": {"static": 1.0}}, {"size": 32}]}
+    )
+    assert [config.world_at(step).static for step in (0, 4, 5)] == [1.0, 1.0, WorldConfig().static]
+    config.views_per_step, config.few_chance, config.many_views = 12, 0.0, (3, 3)
+    still, moving = (
+        WorldBatches(config, rank=0, world_size=1, device=torch.device("cpu"))[step][0].flows for step in (0, 5)
+    )
+    assert still.abs().max() == 0 < moving.abs().max()
+    with pytest.raises(ValueError, match="speeed"):
+        make_config(TrainConfig, ["stages=[{world: {speeed: 2}}]"]).world_at(0)
 
 
 def test_stages_and_names():
@@ -158,20 +216,50 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path):
     muon = "optimizer=muon"
     assert start_training(whole, "steps=12", "checkpoint_minutes=100", muon).wait(timeout=300) == 0
     process = start_training(killed, "steps=12", "checkpoint_minutes=0", muon)
-    deadline = time.monotonic() + 240
-    while not (killed / "checkpoints" / "latest").exists() or max(read_log(killed), default=0) < 5:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    at_death = max(read_log(killed))
-    assert at_death < 12
+    assert kill_after(process, killed, steps=4) < 12
     assert start_training(killed, "steps=12", "checkpoint_minutes=0", muon).wait(timeout=300) == 0
     expected, found = read_log(whole), read_log(killed)
     assert set(found) == set(expected)
     for step in range(1, 13):
         assert found[step]["loss"] == pytest.approx(expected[step]["loss"], rel=1e-4), step
     assert len(list((killed / "checkpoints").glob("step_*"))) <= 2
+
+
+TWO = ("steps=12", "accumulate=2", "ema=0.9", "fixed_scenes=8")
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory) -> Path:
+    """A run of two processes that share nothing out."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    assert start_training(folder, *TWO, "checkpoint_minutes=100", processes=2).wait(timeout=300) == 0
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("stage", "change"), [(2, "sample_every=5"), (3, "checkpoint_activations=true")], ids=["ZeRO 2", "ZeRO 3"]
+)
+def test_two_processes_killed_and_started_again_learn_as_unbroken_and_without_zero(tmp_path, unbroken, stage, change):
+    """However the state is shared out, whatever is computed again, and however often it starts: one curve."""
+    line = (*TWO, change, "checkpoint_minutes=0", f"deepspeed={{zero_optimization: {{stage: {stage}}}}}")
+    at_death = kill_after(start_training(tmp_path, *line, processes=2), tmp_path, random.randint(2, 5))
+    assert at_death < 12
+    assert start_training(tmp_path, *line, processes=2).wait(timeout=300) == 0
+    expected, found = read_log(unbroken), read_log(tmp_path)
+    assert set(found) == set(expected) == set(range(1, 13))
+    for step in range(1, 13):
+        for name in ("loss", "norm"):
+            assert found[step][name] == pytest.approx(expected[step][name], rel=1e-3), (step, name, at_death)
+    weights, _ = read_safetensors(tmp_path / "model.safetensors")
+    for name, value in read_safetensors(unbroken / "model.safetensors")[0].items():
+        torch.testing.assert_close(weights[name].float(), value.float(), rtol=1e-2, atol=1e-4)
+
+
+def test_the_parts_of_a_step_make_its_time(unbroken):
+    for entry in read_log(unbroken).values():
+        parts = [entry[name] for name in SHARES]
+        assert min(parts) > 0 and sum(parts) == pytest.approx(entry["step_s"] + entry["wait_s"], rel=1e-3)
+        assert entry["scenes"] == 4
 
 
 def test_average_is_the_mean_of_the_weights(monkeypatch, tmp_path):
@@ -205,3 +293,160 @@ def test_what_would_be_ignored_or_lost_is_refused_at_the_start():
         check_deepspeed({"gradient_accumulation_steps": 2}, "adamw")
     with pytest.raises(ValueError, match="bf16=true"):
         check_deepspeed({"bf16": {"enabled": True}}, "adamw")
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """This process as the only one of a run."""
+    from train.engine import start_processes
+
+    before = dict(os.environ)
+    start_processes()
+    yield
+    torch.distributed.destroy_process_group()
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def make_engine(stage: int, accumulate: int = 1, average: bool = False, clip: float = 0.0):
+    from train.engine import Engine
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 50), torch.nn.Tanh(), torch.nn.Linear(50, 1))
+    groups = [{"params": model[0].parameters()}, {"params": model[2].parameters(), "weight_decay": 0.1}]
+    optimizer = torch.optim.AdamW(groups, lr=1e-3)
+    return Engine(model, optimizer, clip, {"zero_optimization": {"stage": stage}}, accumulate, average)
+
+
+def take_step(engine, *seeds: int, scale: float = 1.0, limit: float = math.inf) -> tuple[float, bool]:
+    """A step on regression batches drawn from seeds, one batch each."""
+    for place, seed in enumerate(seeds):
+        inputs = torch.randn(8, 3, generator=torch.Generator().manual_seed(seed))
+        loss = scale * (engine.forward(inputs)[:, 0] - inputs.prod(dim=1)).square().mean()
+        engine.backward(loss, last=place + 1 == len(seeds))
+    return engine.step(0.01, 0.8, limit)
+
+
+def copy_weights(engine) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in engine.weights().items()}
+
+
+@pytest.mark.parametrize("stage", range(4))
+def test_steps_average_accumulate_and_skip_alike_at_every_stage_of_zero(alone, stage):
+    engine = make_engine(stage, average=True)
+    plain, expected = make_engine(0), copy_weights(engine)
+    for seed in range(5):
+        norm, applied = take_step(plain, seed)
+        assert take_step(engine, seed) == (pytest.approx(norm, rel=1e-5), True) and applied
+        for name, value in plain.weights().items():
+            expected[name] = 0.8 * expected[name] + 0.2 * value
+    torch.testing.assert_close(copy_weights(engine), expected)
+    # Steps that are skipped leave no trace, in the weights or in what the optimizer remembers.
+    before = copy_weights(engine)
+    norm, applied = take_step(engine, 5, limit=1e-3)
+    assert norm > 1e-3 and not applied
+    norm, applied = take_step(engine, 5, scale=math.nan)
+    assert not math.isfinite(norm) and not applied
+    torch.testing.assert_close(copy_weights(engine), before, rtol=0, atol=0)
+    engine.average = None
+    take_step(engine, 6, limit=1e3)
+    take_step(plain, 6)
+    torch.testing.assert_close(copy_weights(engine), copy_weights(plain))
+
+
+@pytest.mark.parametrize("stage", range(4))
+def test_two_batches_of_a_step_are_one_batch_of_both(alone, stage):
+    engine, whole = make_engine(stage, accumulate=2), make_engine(0)
+    for step in range(3):
+        norm, applied = take_step(engine, 2 * step, 2 * step + 1, limit=0.0 if step == 1 else math.inf)
+        assert applied == (step != 1)
+        inputs = torch.cat([torch.randn(8, 3, generator=torch.Generator().manual_seed(2 * step + i)) for i in (0, 1)])
+        whole.backward((whole.forward(inputs)[:, 0] - inputs.prod(dim=1)).square().mean(), last=True)
+        assert norm == pytest.approx(whole.step(0.01, limit=0.0 if step == 1 else math.inf)[0], rel=1e-5)
+    torch.testing.assert_close(copy_weights(engine), copy_weights(whole))
+
+
+def test_clipping_scales_the_gradient_to_the_length_asked_for(alone):
+    for stage in (0, 2):
+        clipped, scaled = make_engine(stage, clip=0.1), make_engine(stage)
+        norm, _ = take_step(clipped, 0)
+        assert norm > 0.1
+        take_step(scaled, 0, scale=0.1 / norm)
+        torch.testing.assert_close(copy_weights(clipped), copy_weights(scaled), rtol=1e-3, atol=1e-5)
+
+
+def test_zero_resumes_only_on_what_it_was_saved_on(alone, tmp_path):
+    engine = make_engine(2)
+    take_step(engine, 0)
+    engine.save(tmp_path, 1, {"norms": [1.5]})
+    step, state = make_engine(2).load(tmp_path)
+    assert step == 1 and state["norms"] == [1.5]
+    with pytest.raises(ValueError, match="ZeRO stage 2 by 1 processes, this run has stage 3 and 1"):
+        make_engine(3).load(tmp_path)
+    (tmp_path / "step_1/processes.json").write_text('{"stage": 2, "processes": 4}')
+    with pytest.raises(ValueError, match="by 4 processes"):
+        make_engine(2).load(tmp_path)
+
+
+def test_flops_are_those_that_torch_counts():
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from lrm4d.reconstruction.transformer import Transformer
+
+    torch.manual_seed(0)
+    transformer = Transformer(width=64, layers=3, head_width=16, mlp_ratio=4, qk_norm=True)
+    tokens, flops = torch.randn(30, 64), FlopCount(transformer)
+    # torch does not count its own fused attention on the CPU; in its parts it does.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        transformer(tokens, [10, 20])
+    assert flops.take() == counter.get_total_flops() > 0
+    transformer.checkpoint_activations = True
+    transformer(tokens.requires_grad_(), [10, 20]).sum().backward()
+    assert flops.take() == counter.get_total_flops()  # what is computed again does not count
+
+
+def test_throughput_says_where_the_time_goes(alone):
+    from train.throughput import measure_throughput, throughput_table
+    from train.trainer import Trainer
+
+    trainer = Trainer(make_config(TrainConfig, ROOT / "train/configs/debug.yaml", TINY))
+    means = measure_throughput(trainer, 0, steps=2)
+    assert sum(means[name] for name in SHARES) == pytest.approx(means["step_s"] + means["wait_s"])
+    assert 0 < means["network_tflop_per_s"] < means["matmul_tflop_per_s"]
+    table = throughput_table(means, "debug")
+    assert sum(float(share.rstrip("%")) for share in table.columns[2]._cells[: len(SHARES)]) == pytest.approx(
+        100, abs=1
+    )
+
+
+def test_the_log_goes_to_the_folder_and_to_boards(tmp_path):
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    from train.log import Log
+
+    config = TrainConfig(log_every=2, log_to=["tensorboard"])
+    log = Log(config, tmp_path, 0)
+    for step in range(4):
+        values = dict.fromkeys([*SHARES, "step_s", "scenes", "network_tflop"], 1.0)
+        log.add(step, {**values, "loss": float(step)}, {"skipped": 3})
+    log.add_picture(3, torch.rand(3, 8, 9))
+    log.close()
+    assert [(step, entry["loss"], entry["skipped"]) for step, entry in read_log(tmp_path).items()] == [
+        (2, 0.5, 3),
+        (4, 2.5, 3),
+    ]
+    assert read_log(tmp_path)[4]["network_tflop_per_s"] == 0.5 and (tmp_path / "samples/step_4.png").exists()
+    events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"), {"images": 0, "scalars": 0})
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(2, 0.5), (4, 2.5)]
+    assert [(event.step, event.width, event.height) for event in events.Images("sample")] == [(4, 9, 8)]
+
+
+def test_boards_that_are_not_there_are_named(tmp_path, monkeypatch):
+    from train.log import Log
+
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ValueError, match="pip install wandb"):
+        Log(TrainConfig(log_to=["wandb"]), tmp_path, 0)
+    with pytest.raises(ValueError, match="tensorboard, wandb"):
+        Log(TrainConfig(log_to=["comet"]), tmp_path, 0)

@@ -19,21 +19,16 @@ from train.measuring import SHARES, measure_matmul_peak
 from train.trainer import Trainer
 
 
-def measure_throughput(config: TrainConfig, first_step: int, steps: int) -> dict[str, float] | None:
-    """Means over some steps of a run; nothing on processes but the first.
-
-    The names are those of log.jsonl, with matmul_tflop_per_s.
-    """
-    trainer = Trainer(config)
+def measure_throughput(trainer: Trainer, first_step: int, steps: int) -> dict[str, float]:
+    """Means over some steps of a run, by the names of log.jsonl, and matmul_tflop_per_s."""
     warm_up = 3
     batches = trainer.batches(first_step)
-    logged = [trainer.take_step(step, batches)[0] for step in range(first_step, first_step + warm_up + steps)][
-        warm_up:
-    ]
-    means = with_rates({name: sum(values[name] for values in logged) / steps for name in logged[0]})
-    peak = measure_matmul_peak(trainer.device, config.bf16) / 1e12
-    trainer.engine.close()
-    return {**means, "matmul_tflop_per_s": peak} if trainer.rank == 0 else None
+    logged = [trainer.take_step(step, batches)[0] for step in range(first_step, first_step + warm_up + steps)]
+    means = with_rates(
+        {name: sum(values.get(name, 0.0) for values in logged[warm_up:]) / steps for name in logged[-1]}
+    )
+    peak = measure_matmul_peak(trainer.device, trainer.config.bf16) / 1e12
+    return {**means, "matmul_tflop_per_s": peak}
 
 
 def throughput_table(means: dict[str, float], title: str) -> Table:
@@ -58,9 +53,11 @@ def main() -> None:
     parser.add_argument("changes", nargs="*", help="key=value, for example bf16=false")
     arguments = parser.parse_intermixed_args()
     config = make_config(TrainConfig, arguments.config, arguments.changes)
-    means = measure_throughput(config, arguments.from_step, arguments.steps)
-    if means:
+    trainer = Trainer(config)
+    means = measure_throughput(trainer, arguments.from_step, arguments.steps)
+    if trainer.rank == 0:
         Console().print(throughput_table(means, f"{arguments.config}, {arguments.steps} steps"))
+    trainer.engine.close()
 
 
 if __name__ == "__main__":
