@@ -118,6 +118,9 @@ def start_processes() -> tuple[int, int, torch.device]:
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
+    # Its operator for inference is compiled at the first start, under a lock in the home folder that a killed process
+    # leaves behind: every later start would wait for it for ever.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed("nccl" if cuda else "gloo", verbose=False)
     return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), device
 
