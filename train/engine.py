@@ -169,9 +169,19 @@ class Engine:
         self.engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
         self.engine.checkpoint_engine = SafetensorsCheckpoints()
         self.stage = int(self.engine.zero_optimization_stage())
+        self._check_own_parameters()
         self.norm, self.limit = float("inf"), float("inf")
         self._watch_norm()
         self.average = [piece.clone() for piece in self._pieces()] if average else None
+
+    def _check_own_parameters(self) -> None:
+        """Stage 3 does not fetch back for the backward pass what the network holds outside of its layers."""
+        own = [name for name, _ in self.module.named_parameters(recurse=False)]
+        if self.stage == 3 and own:
+            raise ValueError(
+                f"ZeRO stage 3 does not put {', '.join(own)} together again for the backward pass: use stage 2, "
+                "or model_overrides.free_gaussians=0."
+            )
 
     @property
     def module(self) -> nn.Module:
