@@ -225,6 +225,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path):
     assert len(list((killed / "checkpoints").glob("step_*"))) <= 2
 
 
+ZERO = "deepspeed={{zero_optimization: {{stage: {}, stage3_param_persistence_threshold: 1000}}}}"
 TWO = ("steps=12", "accumulate=2", "ema=0.9", "fixed_scenes=8")
 
 
@@ -241,7 +242,7 @@ def unbroken(tmp_path_factory) -> Path:
 )
 def test_two_processes_killed_and_started_again_learn_as_unbroken_and_without_zero(tmp_path, unbroken, stage, change):
     """However the state is shared out, whatever is computed again, and however often it starts: one curve."""
-    line = (*TWO, change, "checkpoint_minutes=0", f"deepspeed={{zero_optimization: {{stage: {stage}}}}}")
+    line = (*TWO, change, "checkpoint_minutes=0", ZERO.format(stage))
     at_death = kill_after(start_training(tmp_path, *line, processes=2), tmp_path, random.randint(2, 5))
     assert at_death < 12
     assert start_training(tmp_path, *line, processes=2).wait(timeout=300) == 0
