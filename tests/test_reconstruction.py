@@ -6,7 +6,7 @@ import torch
 from lrm4d.cameras import Cameras, intrinsics_from_fov, look_at, project
 from lrm4d.reconstruction import CONFIGS, ModelConfig, ReconstructionModel, evidence
 from lrm4d.reconstruction.attention import attend_by_sdpa
-from lrm4d.reconstruction.gaussian_head import activate, activate_from_pixels, place_on_rays
+from lrm4d.reconstruction.gaussian_head import activate, activate_from_pixels, change_raw, place_on_rays
 from lrm4d.reconstruction.matching import find_peaks
 from lrm4d.reconstruction.pretrained import load_pretrained, save_pretrained
 from lrm4d.reconstruction.tokenizer import cut_patches, find_empty_patches
@@ -14,7 +14,14 @@ from lrm4d.views import Views
 
 TINY = ModelConfig(width=64, layers=2, head_width=32)
 TINY_WITH_ALL = replace(
-    TINY, near=None, far=None, residual_start=True, evidence_distances=12, evidence_features=4, second_look=5
+    TINY,
+    near=None,
+    far=None,
+    residual_start=True,
+    evidence_distances=12,
+    evidence_features=4,
+    second_look=5,
+    exits=True,
 )
 
 
@@ -71,7 +78,7 @@ def test_any_number_of_views_and_any_multiple_of_the_patch(config, count):
     views = sphere_views(1, count, width=40, height=16)
     gaussians = build(config)(views).gaussians
     kept = ~find_empty_patches(views, 8)
-    expected = (views.alphas > 0).sum() if config.residual_start else 64 * kept.sum()
+    expected = 2 * (views.alphas > 0).sum() if config.residual_start else 64 * kept.sum()
     assert gaussians.means.shape == (1, int(expected), 3)
     assert all(torch.isfinite(value).all() for value in gaussians.tensors().values())
     assert gaussians.means.abs().max() <= 1
@@ -161,7 +168,7 @@ def test_every_parameter_learns():
     model = build(config).train()
     views = sphere_views(2, 3)
     gaussians = model(views).gaussians
-    assert gaussians.means.shape[1] == int((views.alphas > 0).flatten(1).sum(-1).max()) + 5
+    assert gaussians.means.shape[1] == 2 * int((views.alphas > 0).flatten(1).sum(-1).max()) + 5
     rendering = gaussians.render(views.cameras, views.times)
     (rendering.image - views.composite(torch.ones(3))).square().mean().backward()
     silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
@@ -174,20 +181,49 @@ def test_activations_of_zeros_are_the_papers():
     assert parameters["time_scales"].item() == pytest.approx(0.1002588)
     assert parameters["opacities"].item() == pytest.approx(0.1192029)
     assert parameters["colors"][0].tolist() == [0.5] * 3
-    assert place_on_rays(torch.zeros(1, 20), 0.1, 4.5).item() == pytest.approx(2.3)
+    assert place_on_rays(torch.zeros(1), 0.1, 4.5).item() == pytest.approx(2.3)
     large = activate(torch.full((1, 20), 50.0))
     assert large["scales"].max() == pytest.approx(0.3) and large["time_scales"].item() == 1
 
 
 def test_residual_starts_are_what_the_pixel_says():
     colors, alphas = torch.tensor([[0.2, 0.4, 0.9]]), torch.tensor([0.5])
-    parameters = activate_from_pixels(torch.zeros(1, 20), torch.tensor([0.3]), colors, alphas, torch.tensor([0.02]))
+    pixel = torch.tensor([0.3]), colors, alphas, torch.tensor([0.02])
+    parameters = activate_from_pixels(torch.zeros(1, 20), *pixel, start_scale=0.5, start_duration=0.2)
+    torch.testing.assert_close(parameters["scales"], torch.full((1, 3), 0.01))
+    assert parameters["time_scales"].item() == pytest.approx(0.2)
     torch.testing.assert_close(parameters["colors"], colors)
     assert parameters["time_means"].item() == pytest.approx(0.3)
     assert parameters["opacities"].item() == pytest.approx(0.5 / (1 + 2.718281828**-1), abs=1e-6)
     torch.testing.assert_close(parameters["left_quaternions"], parameters["right_quaternions"])
-    start = place_on_rays(torch.zeros(1, 20), torch.tensor([2.0]), torch.tensor([4.0]), torch.tensor([0.25]))
+    start = place_on_rays(torch.zeros(1), torch.tensor([2.0]), torch.tensor([4.0]), torch.tensor([0.25]))
     assert start.item() == pytest.approx(2.5)
+
+
+def test_a_pixel_makes_two_gaussians_on_its_ray_alike_but_for_place_colour_and_opacity():
+    model, views = build(TINY_WITH_ALL), sphere_views(2, 3)
+    with torch.no_grad():
+        answer = model(views)
+    packed = {name: value[answer.slots] for name, value in answer.gaussians.tensors().items()}
+    for name, value in packed.items():
+        own = name in ("means", "colors", "opacities")
+        assert torch.equal(value[:, 0], value[:, 1]) != own, name
+    rays = answer.patches.directions[answer.tokens, answer.pixels][:, None]
+    away = packed["means"] - answer.patches.origins[answer.tokens][:, None]
+    torch.testing.assert_close((away * rays).sum(-1), answer.distances, rtol=1e-4, atol=1e-4)
+    assert (away - answer.distances[..., None] * rays).abs().max() < 1e-5
+    assert not (answer.distances[:, 0] == answer.distances[:, 1]).any()
+
+
+@pytest.mark.parametrize("surfaces", [1, 2])
+def test_changes_go_to_opacity_sizes_and_duration(surfaces):
+    raw = torch.randn(4, 20 + 5 * (surfaces - 1))
+    changes = torch.randn(4, 2 + surfaces)
+    added = change_raw(raw, changes) - raw
+    places = {19: 0, 7: 1, 8: 1, 9: 1, 10: 2, 24: 3}
+    for channel in range(raw.shape[1]):
+        expected = changes[:, places[channel]] if channel in places else torch.zeros(4)
+        torch.testing.assert_close(added[:, channel], expected, rtol=1e-4, atol=1e-5)
 
 
 def pixels_with_rays(views: Views) -> tuple[torch.Tensor, ...]:

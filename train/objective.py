@@ -30,30 +30,33 @@ def reconstruction_losses(
 
 
 def geometry_losses(answer: Reconstruction, context: WorldViews) -> dict[str, Tensor]:
-    """Distance, matching and velocity of the Gaussians of context pixels against the world's.
+    """Distances, matching and velocity of the Gaussians of context pixels against the world's.
 
-    depth: Huber on the distance along the ray (world units, quadratic below 0.05). match: cross-entropy of the
-    distance logits, the true distance shared between its two neighbouring steps. flow: L1 on the velocity.
+    depth: Huber on the distances along the ray at which it enters the object and, if the network has exits, leaves it
+    (world units, quadratic below 0.05). match: cross-entropy of the distance logits, the true distance shared between
+    its two neighbouring steps. flow: L1 on the velocity.
     """
     tokens, pixels, patches = answer.tokens, answer.pixels, answer.patches
     hits = patches.cut(context.hits.float())[tokens, pixels, 0] > 0
     if not bool(hits.any()):
         return {}  # pictures without known geometry: a mean over nothing is not a number
-    depths = patches.cut(context.depths)[tokens, pixels, 0][hits]
+    depths = patches.cut(torch.cat([context.depths, context.exits], dim=2))[tokens, pixels][hits]
     flows = patches.cut(context.flows)[tokens, pixels][hits]
     tokens, pixels = tokens[hits], pixels[hits]
     directions = patches.directions[tokens, pixels]
     forward = context.views.cameras.camera_to_world[..., :3, 2][patches.scenes[tokens], patches.views[tokens]]
-    distances = depths / (directions * forward).sum(-1)
+    distances = (depths / (directions * forward).sum(-1, keepdim=True))[:, : answer.distances.shape[1]]
+    known = distances > 0  # shards may lack the exits
     # World flow is per clip, model time runs from -1 to 1 over it: twice as far.
-    velocities = answer.gaussians.to_moving().velocities[answer.slots][hits]
+    velocities = answer.gaussians.to_moving().velocities[answer.slots][hits, 0]
     losses = {
-        "depth": smooth_l1_loss(answer.distances[hits], distances, beta=0.05),
+        "depth": smooth_l1_loss(answer.distances[hits][known], distances[known], beta=0.05),
         "flow": l1_loss(velocities, flows / 2),
     }
     if answer.distance_logits.shape[-1]:
-        near, far = patches.spans[tokens, pixels].unbind(-1)
-        losses["match"] = _match_loss(answer.distance_logits[hits], (distances - near) / (far - near).clamp(min=1e-3))
+        near, far = patches.spans[tokens, pixels].split(1, dim=-1)
+        fractions = (distances - near) / (far - near).clamp(min=1e-3)
+        losses["match"] = _match_loss(answer.distance_logits[hits][known], fractions[known])
     return losses
 
 
@@ -62,7 +65,6 @@ def _match_loss(logits: Tensor, fractions: Tensor) -> Tensor:
     place = (fractions * steps - 0.5).clamp(0, steps - 1.001)
     lower = place.long()
     share = place - lower
-    log_likelihood = torch.log_softmax(logits, dim=-1)
-    below = log_likelihood.gather(1, lower[:, None])[:, 0]
-    above = log_likelihood.gather(1, lower[:, None] + 1)[:, 0]
-    return -((1 - share) * below + share * above).mean()
+    shares = torch.stack([1 - share, share], dim=-1)
+    neighbours = logits.gather(-1, torch.stack([lower, lower + 1], dim=-1))
+    return (logits.logsumexp(dim=-1) - (shares * neighbours).sum(dim=-1)).mean()

@@ -14,6 +14,9 @@ class ModelConfig:
     near, far: distances that a Gaussian may take along its ray; None takes the ray's span in the unit sphere.
     residual_start: colour, time, size, opacity and (with evidence) distance start from what the pixel itself says,
     the network adds to them; pixels without alpha then make no Gaussian.
+    start_scale, start_duration: where Gaussians start, standard deviations in pixel footprints and model time (one
+    of 24 frames is 0.087).
+    exits: every pixel makes a second Gaussian where its ray leaves the object: from behind, nothing is missing.
     evidence_distances: steps along each ray at which the other views are asked whether they agree; 0 turns it off.
     evidence_features: channels a pixel that the tokenizer gets from the matching along its ray.
     second_look: places around each Gaussian at which the views are asked again, with its motion; odd, 0 turns it off.
@@ -32,12 +35,20 @@ class ModelConfig:
     near: float | None = 0.1
     far: float | None = 4.5
     residual_start: bool = False
+    start_scale: float = 0.6
+    start_duration: float = 0.3
+    exits: bool = False
     evidence_distances: int = 0
     evidence_features: int = 16
     second_look: int = 0
     second_look_step: float = 0.03
     low_pass: float = 0.3
     compensate: bool = False
+
+    @property
+    def surfaces(self) -> int:
+        """Gaussians a pixel."""
+        return 2 if self.exits else 1
 
     def __post_init__(self) -> None:
         if self.width % self.head_width:
@@ -46,12 +57,22 @@ class ModelConfig:
             raise ValueError(f"near {self.near} and far {self.far}: give both or neither.")
         if self.evidence_distances and not (self.residual_start and self.near is None):
             raise ValueError("evidence_distances needs residual_start and near = far = null (the sphere's span).")
+        if self.exits and not self.evidence_distances:
+            raise ValueError("exits needs evidence_distances: exits are found as distances along the rays are.")
         if self.second_look and not (self.evidence_distances and self.second_look % 2):
             raise ValueError(f"second_look {self.second_look} must be odd, and needs evidence_distances.")
 
 
 _SMALL_BUDGET = ModelConfig(
-    near=None, far=None, residual_start=True, evidence_distances=48, second_look=9, low_pass=0.1
+    near=None,
+    far=None,
+    residual_start=True,
+    start_scale=0.35,
+    start_duration=0.1,
+    exits=True,
+    evidence_distances=48,
+    second_look=9,
+    low_pass=0.1,
 )
 
 CONFIGS: dict[str, ModelConfig] = {

@@ -8,11 +8,13 @@ from torch.nn.functional import pad
 GAUSSIAN_CHANNELS = 20
 """xyz 3 | t 1 | rgb 3 | scale_xyz 3 | scale_t 1 | left quaternion 4 | right quaternion 4 | opacity 1."""
 CHANNEL_SPLIT = (3, 1, 3, 3, 1, 4, 4, 1)
+EXIT_CHANNELS = 5
+"""Of the Gaussian where the ray leaves: distance 1 | rgb 3 | opacity 1. The rest it shares with the one in front."""
 SPHERICAL_HARMONIC_0 = 0.2820948
 MAX_SCALE, MAX_TIME_SCALE = 0.3, 1.0
 LOG_SCALE_SHIFT, OPACITY_SHIFT = -2.3, -2.0
-START_SCALE, START_TIME_SCALE, START_OPACITY_SHIFT = 0.6, 0.3, 1.0
-"""Residual starts: standard deviation in pixel footprints, deviation in model time, and the opacity's logit."""
+START_OPACITY_SHIFT, EXIT_OPACITY_SHIFT = 1.0, 0.0
+"""Residual starts: the opacities' logits."""
 
 
 def activate(
@@ -37,40 +39,64 @@ def activate_from_pixels(
     colors: Float[Tensor, "*batch 3"],
     alphas: Float[Tensor, "*batch"],
     footprints: Float[Tensor, "*batch"],
+    start_scale: float,
+    start_duration: float,
 ) -> dict[str, Tensor]:
     """The same with residual starts: what the pixel says, plus what the network adds.
 
     times: the frame's, model time. colors: straight RGB. alphas: the pixel's, a factor of the opacity.
     footprints: the pixel's width at the Gaussian's distance, the unit of its size, so that it fits any resolution.
+    start_scale, start_duration: standard deviations, in footprints and in model time.
     """
     _, time, color, scale, time_scale, left, right, opacity = raw.split(CHANNEL_SPLIT, dim=-1)
     upright = pad(torch.ones_like(left[..., :1]), (0, 3))
     return {
         "time_means": times + time[..., 0],
         "colors": (colors + SPHERICAL_HARMONIC_0 * color).clamp(min=0),
-        "scales": (START_SCALE * footprints[..., None] * torch.exp(scale)).clamp(max=MAX_SCALE),
-        "time_scales": (START_TIME_SCALE * torch.exp(time_scale[..., 0])).clamp(max=MAX_TIME_SCALE),
+        "scales": (start_scale * footprints[..., None] * torch.exp(scale)).clamp(max=MAX_SCALE),
+        "time_scales": (start_duration * torch.exp(time_scale[..., 0])).clamp(max=MAX_TIME_SCALE),
         "left_quaternions": upright + left,
         "right_quaternions": upright + right,
         "opacities": alphas * torch.sigmoid(opacity[..., 0] + START_OPACITY_SHIFT),
     }
 
 
-def change_raw(raw: Float[Tensor, "*batch 20"], changes: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 20"]:
-    """The decoder's numbers with additions to the logit of opacity, the log of all sizes, and the log of duration."""
-    opacity, size, duration = changes.split(1, dim=-1)
-    zeros = torch.zeros_like(raw[..., :7])
-    return raw + torch.cat([zeros, size.expand(*size.shape[:-1], 3), duration, zeros, zeros[..., :1], opacity], dim=-1)
+def activate_exits(
+    raw: Float[Tensor, "*batch 5"],
+    front: dict[str, Tensor],
+    colors: Float[Tensor, "*batch 3"],
+    alphas: Float[Tensor, "*batch"],
+) -> dict[str, Tensor]:
+    """The Gaussians where the rays leave: like those in front but for colour (starts as the pixel's) and opacity."""
+    _, color, opacity = raw.split((1, 3, 1), dim=-1)
+    return {
+        **front,
+        "colors": (colors + SPHERICAL_HARMONIC_0 * color).clamp(min=0),
+        "opacities": alphas * torch.sigmoid(opacity[..., 0] + EXIT_OPACITY_SHIFT),
+    }
+
+
+def change_raw(
+    raw: Float[Tensor, "*batch channel"], changes: Float[Tensor, "*batch change"]
+) -> Float[Tensor, "*batch channel"]:
+    """The decoder's numbers with additions to the logit of opacity, the log of all sizes, the log of duration.
+
+    channel: 20 with 3 changes, or 25 with 4: the last is for the logit of the exit's opacity.
+    """
+    opacity, size, duration, *exit_opacity = changes.split(1, dim=-1)
+    zeros = torch.zeros_like(raw[..., :8])
+    sizes = size.expand(*size.shape[:-1], 3)
+    exits = [part for change in exit_opacity for part in (zeros[..., : EXIT_CHANNELS - 1], change)]
+    return raw + torch.cat([zeros[..., :7], sizes, duration, zeros, opacity, *exits], dim=-1)
 
 
 def place_on_rays(
-    raw: Float[Tensor, "*batch 20"],
-    near: float | Float[Tensor, "*batch"],
-    far: float | Float[Tensor, "*batch"],
+    logits: Float[Tensor, "*batch"],
+    near: float | Float[Tensor, "*#batch"],
+    far: float | Float[Tensor, "*#batch"],
     start: Float[Tensor, "*batch"] | None = None,
 ) -> Float[Tensor, "*batch"]:
-    """Distances along unit rays: (1 - w) near + w far, w = sigmoid(mean of xyz), or from a start w0 in (0, 1)."""
-    logits = raw[..., :3].mean(dim=-1)
+    """Distances along unit rays: (1 - w) near + w far, w = sigmoid(logit), added to that of a start w0 in (0, 1)."""
     if start is not None:
         logits = logits + torch.logit(start, eps=1e-4)
     fraction = torch.sigmoid(logits)

@@ -16,7 +16,7 @@ PEAK_REACH = 3
 """Steps to either side of the likeliest distance that have a say in where exactly it is."""
 
 
-def find_peaks(logits: Float[Tensor, "pixel step"]) -> Float[Tensor, "pixel"]:
+def find_peaks(logits: Float[Tensor, "*batch step"]) -> Float[Tensor, "*batch"]:
     """Where along the ray (0 to 1) the likeliest distance is: the expectation around the largest logit.
 
     Around it only, because the expectation over two surfaces lies on neither.
@@ -29,9 +29,10 @@ def find_peaks(logits: Float[Tensor, "pixel step"]) -> Float[Tensor, "pixel"]:
 
 
 class Matching(NamedTuple):
-    """Logits over the distances along the rays, features for the tokenizer, and what both were computed from."""
+    """Logits over the distances along the rays of where they enter and, with exits, where they leave; features for the
+    tokenizer; and what both were computed from."""
 
-    logits: Float[Tensor, "pixel step"]
+    logits: Float[Tensor, "pixel surface step"]
     features: Float[Tensor, "pixel feature"]
     hidden: Float[Tensor, "pixel hidden"]
 
@@ -39,13 +40,14 @@ class Matching(NamedTuple):
 class RayMatcher(nn.Module):
     """Reads the evidence along a ray: logits over its distances, and features for the tokenizer."""
 
-    def __init__(self, steps: int, features: int, hidden: int = MATCHER_WIDTH):
+    def __init__(self, steps: int, features: int, surfaces: int, hidden: int = MATCHER_WIDTH):
         super().__init__()
+        self.surfaces = surfaces
         self.read = nn.Linear(steps * EVIDENCE_CHANNELS, hidden)
         self.mix = nn.Linear(hidden, hidden)
-        self.to_logits = nn.Linear(hidden, steps)
+        self.to_logits = nn.Linear(hidden, surfaces * steps)
         self.to_features = nn.Linear(hidden, features)
-        # The matching starts as a plain plane sweep: that distance wins where most views are covered and agree.
+        # Entries start as a plain plane sweep: that distance wins where most views are covered and agree.
         self.gains = nn.Parameter(torch.tensor([1.0, 1.0, 0.0]).repeat(EVIDENCE_CHANNELS // 3))
         with torch.no_grad():
             self.to_logits.weight.mul_(0.1)
@@ -54,8 +56,9 @@ class RayMatcher(nn.Module):
         """Match along each ray."""
         hidden = gelu(self.read(evidence.flatten(1)))
         hidden = hidden + gelu(self.mix(hidden))
-        logits = self.to_logits(hidden) + START_GAIN * (evidence @ self.gains)
-        return Matching(logits, self.to_features(hidden), hidden)
+        sweep = START_GAIN * (evidence @ self.gains)
+        entries, *exits = self.to_logits(hidden).unflatten(-1, (self.surfaces, -1)).unbind(1)
+        return Matching(torch.stack([entries + sweep, *exits], dim=1), self.to_features(hidden), hidden)
 
 
 class SecondLook(nn.Module):
@@ -65,20 +68,20 @@ class SecondLook(nn.Module):
     size and duration, so that what no other view can confirm becomes transparent. All start near zero.
     """
 
-    def __init__(self, steps: int, known: int, hidden: int = 96):
+    def __init__(self, steps: int, known: int, changes: int, hidden: int = 96):
         super().__init__()
         self.read = nn.Linear(steps * EVIDENCE_CHANNELS + known, hidden)
         self.mix = nn.Linear(hidden, hidden)
         self.to_logits = nn.Linear(hidden, steps)
-        self.to_changes = nn.Linear(hidden, 3)
+        self.to_changes = nn.Linear(hidden, changes)
         for layer in (self.to_logits, self.to_changes):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
 
     def forward(
         self, evidence: Float[Tensor, "pixel step channel"], known: Float[Tensor, "pixel known"]
-    ) -> tuple[Float[Tensor, "pixel step"], Float[Tensor, "pixel 3"]]:
-        """Logits over the places that were looked at; additions to the logit of opacity, log size, log duration."""
+    ) -> tuple[Float[Tensor, "pixel step"], Float[Tensor, "pixel change"]]:
+        """Logits over the places that were looked at, and what `change_raw` adds."""
         hidden = gelu(self.read(torch.cat([evidence.flatten(1), known], dim=-1)))
         hidden = hidden + gelu(self.mix(hidden))
         return self.to_logits(hidden), self.to_changes(hidden)

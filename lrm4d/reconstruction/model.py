@@ -11,8 +11,10 @@ from lrm4d.gaussians4d import Gaussians4D
 from lrm4d.reconstruction.config import ModelConfig
 from lrm4d.reconstruction.evidence import EVIDENCE_CHANNELS, gather_evidence, sample_distances
 from lrm4d.reconstruction.gaussian_head import (
+    EXIT_CHANNELS,
     GAUSSIAN_CHANNELS,
     activate,
+    activate_exits,
     activate_from_pixels,
     change_raw,
     place_on_rays,
@@ -28,18 +30,19 @@ class Reconstruction:
     """4D Gaussians with what training asks about them.
 
     gaussians: batch shape [scene], padded with opacity 0 to the scene with the most.
-    patches: what the network read. tokens, pixels: for every Gaussian that came from a pixel, its patch and its place
-    in the patch; slots: its scene and its place among the scene's Gaussians. distances: along its ray.
-    distance_logits: over the evidence's steps along its ray (no columns without evidence).
+    patches: what the network read. tokens, pixels: for every pixel that makes Gaussians, its patch and its place
+    in the patch. A pixel has one Gaussian where its ray enters the object and, with `exits`, one where it leaves:
+    slots: its scene and its place among the scene's Gaussians. distances: along its ray. distance_logits: over the
+    evidence's steps along its ray (no columns without evidence).
     """
 
     gaussians: Gaussians4D
     patches: Patches
-    tokens: Int[Tensor, "gaussian"]
-    pixels: Int[Tensor, "gaussian"]
-    slots: tuple[Int[Tensor, "gaussian"], Int[Tensor, "gaussian"]]
-    distances: Float[Tensor, "gaussian"]
-    distance_logits: Float[Tensor, "gaussian step"]
+    tokens: Int[Tensor, "pixel"]
+    pixels: Int[Tensor, "pixel"]
+    slots: tuple[Int[Tensor, "pixel surface"], Int[Tensor, "pixel surface"]]
+    distances: Float[Tensor, "pixel surface"]
+    distance_logits: Float[Tensor, "pixel surface step"]
 
 
 class ReconstructionModel(nn.Module):
@@ -56,15 +59,16 @@ class ReconstructionModel(nn.Module):
         steps = config.evidence_distances
         # With residual starts the network also sees alpha; with evidence, what the matching along the ray says.
         channels = PIXEL_CHANNELS + (1 if config.residual_start else 0) + (config.evidence_features if steps else 0)
-        self.matcher = RayMatcher(steps, config.evidence_features) if steps else None
-        known = MATCHER_WIDTH + GAUSSIAN_CHANNELS
-        self.second_look = SecondLook(config.second_look, known) if config.second_look else None
+        self.channels = GAUSSIAN_CHANNELS + (EXIT_CHANNELS if config.exits else 0)
+        self.matcher = RayMatcher(steps, config.evidence_features, config.surfaces) if steps else None
+        known, changes = MATCHER_WIDTH + self.channels, 2 + config.surfaces
+        self.second_look = SecondLook(config.second_look, known, changes) if config.second_look else None
         self.embed = nn.Linear(area * channels, config.width, bias=False)
         self.transformer = Transformer(
             config.width, config.layers, config.head_width, config.mlp_ratio, config.qk_norm
         )
-        self.head = nn.Linear(config.width, area * GAUSSIAN_CHANNELS, bias=False)
-        self.distance_head = nn.Linear(config.width, steps, bias=False) if steps else None
+        self.head = nn.Linear(config.width, area * self.channels, bias=False)
+        self.distance_head = nn.Linear(config.width, config.surfaces * steps, bias=False) if steps else None
         if config.free_gaussians:
             self.free_tokens = nn.Parameter(torch.randn(config.free_gaussians, config.width))
             self.free_head = nn.Linear(config.width, GAUSSIAN_CHANNELS, bias=False)
@@ -85,15 +89,18 @@ class ReconstructionModel(nn.Module):
             mixed, free = self._mix(self._embed(patches, tokens, pixels, matching), patches.lengths)
             raw = self.head(mixed)
             # The transformer weighs the peaks that the matching found along the rays, the same for a whole patch.
-            logits = None if matching is None else matching.logits + self.distance_head(mixed)[tokens]
-        raw = raw.unflatten(-1, (-1, GAUSSIAN_CHANNELS))[tokens, pixels].float()
-        logits = raw.new_zeros(len(raw), 0) if logits is None else logits.float()
+            logits = None if matching is None else matching.logits + self._weigh_distances(mixed)[tokens]
+        raw = raw.unflatten(-1, (-1, self.channels))[tokens, pixels].float()
+        logits = raw.new_zeros(len(raw), config.surfaces, 0) if logits is None else logits.float()
         distances = self._place(patches, tokens, pixels, raw, logits)
         if self.second_look is not None:
             distances, raw = self._look_again(views, patches, tokens, pixels, raw, distances, matching.hidden)
         parameters = self._to_gaussians(patches, tokens, pixels, raw, distances)
         gaussians, slots = self._collect(patches, tokens, parameters, free)
         return Reconstruction(gaussians, patches, tokens, pixels, slots, distances, logits)
+
+    def _weigh_distances(self, mixed: Float[Tensor, "token width"]) -> Float[Tensor, "token surface step"]:
+        return self.distance_head(mixed).unflatten(-1, (self.config.surfaces, -1))
 
     def _autocast(self, views: Views) -> torch.autocast:
         return torch.autocast(views.images.device.type, torch.bfloat16, enabled=self.bf16)
@@ -131,13 +138,15 @@ class ReconstructionModel(nn.Module):
         steps = self.config.second_look
         offsets = self.config.second_look_step * (torch.arange(steps, device=raw.device) - steps // 2)
         with torch.no_grad():
-            first = Gaussians4D(**self._to_gaussians(patches, tokens, pixels, raw, distances))
-            velocities = first.to_moving().velocities
-        around = distances.detach()[:, None] + offsets
+            first = self._to_gaussians(patches, tokens, pixels, raw, distances)
+            velocities = Gaussians4D(**{name: values[:, 0] for name, values in first.items()}).to_moving().velocities
+        around = distances[:, :1].detach() + offsets
         evidence = self._gather_evidence(views, patches, tokens, pixels, around, velocities)
         with self._autocast(views):
             logits, changes = self.second_look(evidence, torch.cat([hidden, raw.to(hidden)], dim=-1))
-        return distances + torch.softmax(logits.float(), dim=-1) @ offsets, change_raw(raw, changes.float())
+        shifts = torch.softmax(logits.float(), dim=-1) @ offsets
+        entries, exits = distances[:, :1], distances[:, 1:]
+        return torch.cat([entries + shifts[:, None], exits], dim=1), change_raw(raw, changes.float())
 
     @staticmethod
     def _by_scene(patches: Patches, tokens: Tensor) -> list[slice]:
@@ -169,41 +178,52 @@ class ReconstructionModel(nn.Module):
 
     def _place(
         self, patches: Patches, tokens: Tensor, pixels: Tensor, raw: Tensor, logits: Tensor
-    ) -> Float[Tensor, "gaussian"]:
+    ) -> Float[Tensor, "pixel surface"]:
         """Distances along the rays."""
         near, far = self.config.near, self.config.far
         if near is None:
-            near, far = patches.spans[tokens, pixels].unbind(-1)
-        return place_on_rays(raw, near, far, find_peaks(logits) if logits.shape[-1] else None)
+            near, far = patches.spans[tokens, pixels].split(1, dim=-1)
+        shifts = raw[:, :3].mean(dim=-1, keepdim=True)
+        if self.config.exits:
+            shifts = torch.cat([shifts, raw[:, GAUSSIAN_CHANNELS : GAUSSIAN_CHANNELS + 1]], dim=-1)
+        return place_on_rays(shifts, near, far, find_peaks(logits) if logits.shape[-1] else None)
 
     def _to_gaussians(
         self, patches: Patches, tokens: Tensor, pixels: Tensor, raw: Tensor, distances: Tensor
     ) -> dict[str, Tensor]:
-        """The parameters of the Gaussians of pixels, by name."""
+        """The parameters [pixel, surface, ...] of the Gaussians of pixels, by name."""
+        own, of_exit = raw.split((GAUSSIAN_CHANNELS, self.channels - GAUSSIAN_CHANNELS), dim=-1)
         if self.config.residual_start:
             colors, alphas = patches.colors[tokens, pixels], patches.alphas[tokens, pixels]
-            footprints = patches.footprints[tokens] * distances.detach()
-            parameters = activate_from_pixels(raw, patches.times[tokens], colors, alphas, footprints)
+            footprints = patches.footprints[tokens] * distances[:, 0].detach()
+            starts = self.config.start_scale, self.config.start_duration
+            front = activate_from_pixels(own, patches.times[tokens], colors, alphas, footprints, *starts)
+            surfaces = [front, activate_exits(of_exit, front, colors, alphas)] if self.config.exits else [front]
         else:
-            parameters = activate(raw)
-        means = patches.origins[tokens] + distances[..., None] * patches.directions[tokens, pixels]
+            surfaces = [activate(own)]
+        parameters = {name: torch.stack([surface[name] for surface in surfaces], dim=1) for name in surfaces[0]}
+        rays = patches.directions[tokens, pixels]
+        means = patches.origins[tokens][:, None] + distances[..., None] * rays[:, None]
         return {"means": means.clamp(-1, 1), **parameters}
 
     def _collect(
         self, patches: Patches, tokens: Tensor, parameters: dict[str, Tensor], free: Tensor | None
     ) -> tuple[Gaussians4D, tuple[Tensor, Tensor]]:
         """Pack the Gaussians scene by scene, padded with transparent ones, the free ones at the end."""
+        surfaces = self.config.surfaces
+        tokens = tokens.repeat_interleave(surfaces)
         members = self._by_scene(patches, tokens)
         most = max((run.stop - run.start for run in members), default=0)
         scenes = patches.scenes[tokens]
         starts = torch.tensor([run.start for run in members], device=tokens.device)
         slots = (scenes, torch.arange(len(tokens), device=tokens.device) - starts[scenes])
+        slots_of_pixels = tuple(index.unflatten(0, (-1, surfaces)) for index in slots)
         free_parameters = None if free is None else {"means": free[..., :3].clamp(-1, 1), **activate(free)}
         packed = {}
         for name, values in parameters.items():
             padding = 0.0 if name in ("means", "time_means", "opacities", "colors") else 1.0
-            full = values.new_full((len(members), most, *values.shape[1:]), padding)
-            packed[name] = full.index_put(slots, values)
+            full = values.new_full((len(members), most, *values.shape[2:]), padding)
+            packed[name] = full.index_put(slots, values.flatten(0, 1))
             if free_parameters is not None:
                 packed[name] = torch.cat([packed[name], free_parameters[name]], dim=1)
-        return Gaussians4D(**packed, low_pass=self.config.low_pass, compensate=self.config.compensate), slots
+        return Gaussians4D(**packed, low_pass=self.config.low_pass, compensate=self.config.compensate), slots_of_pixels
