@@ -47,7 +47,9 @@ def rasterize_triangles(
     inverse = planes.sum(1)  # 1 / z is affine over the picture: the sum of the corners' shares
     share = inverse.index_select(0, triangle)
     inverse_depth = share[:, 0] * (column + 0.5) + share[:, 1] * (y + 0.5) + share[:, 2]
-    inverse_depth = inverse_depth.clamp(min=1e-6)  # its bits order like a whole number when positive
+    nearest, farthest = _depth_range(corners)
+    inverse_depth = inverse_depth.clamp(1 / farthest[triangle], 1 / nearest[triangle])
+    # The bits of a positive number order like a whole number.
     key = (inverse_depth.view(torch.int32).long() << 32) | triangle
     target = ((pictures[kept] * height).index_select(0, triangle) + y) * width + column
     buffer = torch.zeros(count * height * width, dtype=torch.int64, device=corners.device)
@@ -60,7 +62,8 @@ def rasterize_triangles(
     # The tolerance of the edges can put a sample a hair outside: its weights stay inside.
     parts = parts.clamp(min=0)
     total = (parts[:, :1] + parts[:, 1:2] + parts[:, 2:]).clamp(min=1e-9)  # much faster than a sum over three
-    return Samples(index, kept.index_select(0, triangle), 1 / total[:, 0], (parts / total)[:, [0, 2, 1]])
+    depth = (1 / total[:, 0]).clamp(nearest[triangle], farthest[triangle])
+    return Samples(index, kept.index_select(0, triangle), depth, (parts / total)[:, [0, 2, 1]])
 
 
 def farthest_depths(
@@ -78,9 +81,16 @@ def farthest_depths(
     share = planes.sum(1).index_select(0, triangle)
     inverse_depth = share[:, 0] * (column + 0.5) + share[:, 1] * (y + 0.5) + share[:, 2]
     target = ((pictures[kept] * height).index_select(0, triangle) + y) * width + column
+    nearest, farthest = _depth_range(corners)
+    inverse_depth = inverse_depth.clamp(1 / farthest[triangle], 1 / nearest[triangle])
     nearness = torch.full((count * height * width,), float("inf"), device=corners.device)
-    nearness.scatter_reduce_(0, target, inverse_depth.clamp(min=1e-6), "amin")
+    nearness.scatter_reduce_(0, target, inverse_depth, "amin")
     return 1 / nearness
+
+
+def _depth_range(corners: Tensor) -> tuple[Tensor, Tensor]:
+    """The least and greatest depth of each triangle: a sliver's plane, a hair outside of it, goes anywhere."""
+    return corners[..., 2].amin(1), corners[..., 2].amax(1)
 
 
 def _set_up(corners: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:

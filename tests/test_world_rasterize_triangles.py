@@ -2,13 +2,13 @@
 
 import torch
 
-from data_tools.rasterize_triangles import rasterize_triangles
+from data_tools.rasterize_triangles import farthest_depths, rasterize_triangles
 from data_tools.shapes import COLUMNS, ROWS, grid_corners, grid_faces
 
 
-def nearest_by_loop(corners, pictures, count, height, width):
-    """Depth of the nearest front-facing triangle at every sample (inf: none), one sample at a time."""
-    depth = torch.full((count, height, width), float("inf"))
+def depths_by_loop(corners, pictures, count, height, width, pick=min, none=float("inf")):
+    """Depth of the nearest (pick) front-facing triangle at every sample, `none` without one; a sample at a time."""
+    depth = torch.full((count, height, width), none)
     for triangle, picture in zip(corners.double(), pictures.tolist(), strict=True):
         (ax, ay, az), (bx, by, bz), (cx, cy, cz) = triangle.tolist()
         area = (bx - ax) * (cy - ay) - (cx - ax) * (by - ay)
@@ -22,20 +22,48 @@ def nearest_by_loop(corners, pictures, count, height, width):
                 c = 1 - a - b
                 if min(a, b, c) >= 0:
                     z = 1 / (a / az + b / bz + c / cz)
-                    depth[picture, row, column] = min(depth[picture, row, column], z)
+                    depth[picture, row, column] = pick(depth[picture, row, column], z)
     return depth
 
 
-def test_samples_are_those_of_a_slow_loop():
+def random_triangles() -> tuple[torch.Tensor, torch.Tensor, int, int, int]:
     generator = torch.Generator().manual_seed(0)
     count, height, width, triangles = 3, 15, 18, 60
     corners = torch.rand(triangles, 3, 3, generator=generator) * torch.tensor([28.0, 25.0, 3.0]) - torch.tensor(
         [5.0, 5.0, -0.5]
     )
     corners[0, 0, 2] = -1  # behind the camera
-    pictures = torch.randint(0, count, (triangles,), generator=generator)
+    return corners, torch.randint(0, count, (triangles,), generator=generator), count, height, width
+
+
+def test_the_farthest_backs_are_those_of_a_slow_loop():
+    corners, *rest = random_triangles()
+    seen_from_behind = corners[:, [0, 2, 1]]
+    expected = depths_by_loop(seen_from_behind, *rest, pick=max, none=0.0).flatten()
+    assert 0.2 < (expected > 0).float().mean() < 0.9
+    torch.testing.assert_close(farthest_depths(corners, *rest), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_slivers_stay_between_their_corners():
+    """Nearly along the ray, a triangle's plane reaches any depth a hair outside of its edges."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.rand(2, 2000, 3, generator=generator) * torch.tensor([16.0, 16.0, 2.0]) + 0.5
+    aside = 1e-3 * torch.rand(2000, 3, generator=generator)
+    for middle in (0.5 * (a + b) + aside, 0.5 * (a + b) - aside):
+        corners = torch.stack([a, b, middle], dim=1)
+        pictures = torch.zeros(2000, dtype=torch.long)
+        samples = rasterize_triangles(corners, pictures, 1, 16, 16)
+        ends = corners[samples.triangles, :, 2]
+        assert len(samples.index) > 20
+        assert (samples.depth >= ends.amin(1)).all() and (samples.depth <= ends.amax(1)).all()
+        backs = farthest_depths(corners, pictures, 1, 16, 16)
+        assert backs.max() <= corners[..., 2].max()
+
+
+def test_samples_are_those_of_a_slow_loop():
+    corners, pictures, count, height, width = random_triangles()
     samples = rasterize_triangles(corners, pictures, count, height, width)
-    expected = nearest_by_loop(corners, pictures, count, height, width).flatten()
+    expected = depths_by_loop(corners, pictures, count, height, width).flatten()
     found = torch.full_like(expected, float("inf"))
     found[samples.index] = samples.depth
     close = (found - expected).abs() < 1e-3
