@@ -43,7 +43,7 @@ class Task:
     """What is scored and how; scores made for another task are not mixed in.
 
     protocols: "all" or "name,name". model: a name or folder, or "none". weights: a hash of the model's weights.
-    size: pixels of the longer side, None for the pictures' own.
+    size: pixels of the longer side, None for the pictures' own. every: of the targets, every how manyth is scored.
     """
 
     protocols: str
@@ -52,6 +52,7 @@ class Task:
     size: int | None
     time_ignored_model: bool
     with_lpips: bool
+    every: int = 1
 
 
 def load_predictors(task: Task, device: str) -> dict[str, Predictor]:
@@ -86,6 +87,7 @@ def score_scene(
     result: SceneScores = {}
     for protocol in choose_protocols(task.protocols, scene):
         input_paths, target_paths = scene.protocol(protocol)
+        target_paths = target_paths[:: task.every]
         inputs, truth = load_views(scene, input_paths, task.size), load_views(scene, target_paths, task.size)
         result[protocol] = {}
         for method, predict in predictors.items():
@@ -134,6 +136,8 @@ def write_report(scenes: dict[str, SceneScores], task: Task, source: str, output
         "scenes": f"{len(scenes)} of {source}",
         "size": task.size or "the pictures' own",
     }
+    if task.every > 1:
+        notes["targets"] = f"one in {task.every}"
     if not task.with_lpips:
         notes["LPIPS"] = f"not computed: {why_no_lpips() or 'asked for with --lpips'}"
     content = {"notes": notes, "mean": summarize(scenes), "scenes": scenes}
@@ -201,6 +205,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--model", default="nano", help='weights by name or folder; "none" scores the baselines alone')
     parser.add_argument("--size", type=int, help="resize to this many pixels (the longer side)")
     parser.add_argument("--limit", type=int, help="only the first N scenes")
+    parser.add_argument("--every", type=int, default=1, help="score every Nth target only: a quick look (default 1)")
     parser.add_argument("--time-ignored-model", action="store_true", help="also the model told that all times are one")
     parser.add_argument("--lpips", action="store_true", help="also LPIPS (needs the package lpips)")
     parser.add_argument("--device", default="auto", help="where the model runs: auto (default), cpu, cuda")
@@ -220,6 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             size=options.size,
             time_ignored_model=options.time_ignored_model,
             with_lpips=options.lpips,
+            every=options.every,
         )
         folders = find_scenes(options.scenes, options.limit)
         scenes = run(task, folders, options.output, options.restart, options.device)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
-from eval import novel_view, score_renders
+from eval import gallery, novel_view, score_renders
 from eval.baselines import predict_nearest_view, predict_time_ignored, predict_white
 from eval.protocols import choose_protocols, find_scenes, load_views
 from eval.report import summarize, to_markdown
@@ -164,9 +165,36 @@ def test_a_model_is_scored_beside_the_baselines(scenes, tmp_path):
     scores = report["mean"]["random"]
     assert list(scores) == ["white", "nearest view", "time ignored", "tiny", "tiny, time ignored"]
     assert 0 < scores["tiny"]["psnr"] < 60 and scores["tiny"] != scores["tiny, time ignored"]
+    picture = tmp_path / "gallery.png"
+    drawn = [
+        str(scenes / "a"),
+        str(scenes / "b"),
+        "--model",
+        str(tmp_path / "tiny"),
+        "--columns",
+        "3",
+        "-o",
+        str(picture),
+    ]
+    assert gallery.main(drawn) == 0
+    with Image.open(
+        picture
+    ) as sheet:  # two rows of three cells, each two pictures high, enlarged to 96 pixels or more
+        assert sheet.width > 3 * 72 and sheet.height > 2 * 96
     # Other weights under the same name are another task.
     save_pretrained(ReconstructionModel(config), tmp_path / "tiny")
     assert novel_view.main([*command, "--time-ignored-model", "-o", str(tmp_path / "out")]) == 2
+
+
+def test_every_third_target_alone_can_be_scored(scenes, tmp_path):
+    command = ["--scenes", str(scenes / "a"), "--protocols", "random", "--model", "none", "--every", "3"]
+    assert novel_view.main([*command, "-o", str(tmp_path / "out")]) == 0
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    scene = load_scene(scenes / "a")
+    truth = load_views(scene, scene.protocol("random")[1][::3], None)
+    expected = score_pictures(torch.ones_like(truth.images), truth)["psnr"]
+    assert report["mean"]["random"]["white"]["psnr"] == pytest.approx(expected, abs=1e-3)
+    assert report["notes"]["targets"] == "one in 3"
 
 
 def test_renders_on_disk_are_scored(scenes, tmp_path, capsys):
