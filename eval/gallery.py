@@ -19,7 +19,7 @@ from lrm4d.scenes.pictures import save_picture
 
 
 def draw_scene(folder: Path, protocol: str, predict: Predictor, columns: int) -> torch.Tensor:
-    """Pictures [column, 3, 2 height, width]: predictions over truths of targets that are evenly spread over the list."""
+    """Pictures [column, 3, 2 height, width]: predictions over truths of targets spread evenly over the list."""
     scene = load_scene(folder)
     input_paths, target_paths = scene.protocol(protocol)
     chosen = [target_paths[i] for i in spread(len(target_paths), columns)]

@@ -215,6 +215,18 @@ def test_a_pixel_makes_two_gaussians_on_its_ray_alike_but_for_place_colour_and_o
     assert not (answer.distances[:, 0] == answer.distances[:, 1]).any()
 
 
+@pytest.mark.parametrize("config", [TINY, TINY_WITH_ALL], ids=["paper", "all"])
+def test_times_are_free_or_the_frames(config):
+    views = sphere_views(2, 4)
+    for free in (True, False):
+        model = build(replace(config, free_times=free))
+        torch.nn.init.normal_(model.head.weight, std=0.1)
+        answer = model(views)
+        times = answer.gaussians.time_means[answer.slots]
+        frames = answer.patches.times[answer.tokens, None].expand_as(times)
+        assert torch.equal(times, frames) != free
+
+
 @pytest.mark.parametrize("surfaces", [1, 2])
 def test_changes_go_to_opacity_sizes_and_duration(surfaces):
     raw = torch.randn(4, 20 + 5 * (surfaces - 1))

@@ -16,6 +16,7 @@ class ModelConfig:
     the network adds to them; pixels without alpha then make no Gaussian.
     start_scale, start_duration: where Gaussians start, standard deviations in pixel footprints and model time (one
     of 24 frames is 0.087).
+    free_times: Gaussians choose the middle of their time; without, it is their frame's.
     exits: every pixel makes a second Gaussian where its ray leaves the object: from behind, nothing is missing.
     evidence_distances: steps along each ray at which the other views are asked whether they agree; 0 turns it off.
     evidence_features: channels a pixel that the tokenizer gets from the matching along its ray.
@@ -37,6 +38,7 @@ class ModelConfig:
     residual_start: bool = False
     start_scale: float = 0.6
     start_duration: float = 0.3
+    free_times: bool = True
     exits: bool = False
     evidence_distances: int = 0
     evidence_features: int = 16

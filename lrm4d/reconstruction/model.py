@@ -202,6 +202,8 @@ class ReconstructionModel(nn.Module):
         else:
             surfaces = [activate(own)]
         parameters = {name: torch.stack([surface[name] for surface in surfaces], dim=1) for name in surfaces[0]}
+        if not self.config.free_times:
+            parameters["time_means"] = patches.times[tokens, None].expand_as(parameters["time_means"])
         rays = patches.directions[tokens, pixels]
         means = patches.origins[tokens][:, None] + distances[..., None] * rays[:, None]
         return {"means": means.clamp(-1, 1), **parameters}
