@@ -71,7 +71,7 @@ def read_log(folder: Path) -> dict[int, dict]:
 
 
 def test_learning_rate_is_a_trapezoid():
-    config = TrainConfig(steps=100, warmup=10, decay=0.3, learning_rate=2.0)
+    config = TrainConfig(steps=100, warmup=10, decay=0.3, learning_rate=2.0, geometry_fade=1.0)
     assert learning_rate_at(config, 4) == pytest.approx(1.0)
     assert learning_rate_at(config, 9) == learning_rate_at(config, 69) == 2.0
     assert learning_rate_at(config, 85) == pytest.approx(1.0)

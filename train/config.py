@@ -21,8 +21,8 @@ class LossWeights:
     color: float = 4.0
     alpha: float = 2.0
     ssim: float = 0.2
-    depth: float = 0.3
-    match: float = 0.05
+    depth: float = 1.0
+    match: float = 0.1
     flow: float = 0.1
 
 
@@ -78,7 +78,7 @@ class TrainConfig:
     skip_above: float = 10.0
     checkpoint_activations: bool = False
     loss: LossWeights = field(default_factory=LossWeights)
-    geometry_fade: float = 1.0
+    geometry_fade: float = 2.0
     bf16: bool = True
     workers: int = 1
     threads: int = 1

@@ -280,13 +280,11 @@ class Engine:
         if not (folder / "latest").is_file():
             return 0, {}
         latest = folder / (folder / "latest").read_text().strip()
-        if (latest / "processes.json").exists():  # not in those of earlier versions, all of stage 0
-            self._check_layout(latest)
+        self._check_layout(latest)
         _, state = self.engine.load_checkpoint(str(folder))
         if self.average is not None:
             # A run that was not averaged so far starts its average where it stands.
-            saved = state.get("average") or self._pieces()
-            saved = list(saved.values()) if isinstance(saved, dict) else saved  # as earlier versions wrote them
+            saved = state["average"] or self._pieces()
             self.average = [piece.to(self.engine.device, copy=True) for piece in saved]
         return int(state["step"]), state
 
