@@ -1,6 +1,7 @@
 """What the reconstruction network is trained for: pictures it was not given, and the world's exact geometry."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import l1_loss, smooth_l1_loss
 
@@ -37,27 +38,31 @@ def geometry_losses(answer: Reconstruction, context: WorldViews) -> dict[str, Te
     its two neighbouring steps. flow: L1 on the velocity.
     """
     tokens, pixels, patches = answer.tokens, answer.pixels, answer.patches
-    hits = patches.cut(context.hits.float())[tokens, pixels, 0] > 0
+    distances = true_distances(answer, context)[:, : answer.distances.shape[1]]
+    known = distances > 0  # shards may lack the exits
+    hits = known[:, 0]
     if not bool(hits.any()):
         return {}  # pictures without known geometry: a mean over nothing is not a number
-    depths = patches.cut(torch.cat([context.depths, context.exits], dim=2))[tokens, pixels][hits]
-    flows = patches.cut(context.flows)[tokens, pixels][hits]
-    tokens, pixels = tokens[hits], pixels[hits]
-    directions = patches.directions[tokens, pixels]
-    forward = context.views.cameras.camera_to_world[..., :3, 2][patches.scenes[tokens], patches.views[tokens]]
-    distances = (depths / (directions * forward).sum(-1, keepdim=True))[:, : answer.distances.shape[1]]
-    known = distances > 0  # shards may lack the exits
     # World flow is per clip, model time runs from -1 to 1 over it: twice as far.
+    flows = patches.cut(context.flows)[tokens, pixels][hits] / 2
     velocities = answer.gaussians.to_moving().velocities[answer.slots][hits, 0]
     losses = {
-        "depth": smooth_l1_loss(answer.distances[hits][known], distances[known], beta=0.05),
-        "flow": l1_loss(velocities, flows / 2),
+        "depth": smooth_l1_loss(answer.distances[known], distances[known], beta=0.05),
+        "flow": l1_loss(velocities, flows),
     }
     if answer.distance_logits.shape[-1]:
         near, far = patches.spans[tokens, pixels].split(1, dim=-1)
         fractions = (distances - near) / (far - near).clamp(min=1e-3)
-        losses["match"] = _match_loss(answer.distance_logits[hits][known], fractions[known])
+        losses["match"] = _match_loss(answer.distance_logits[known], fractions[known])
     return losses
+
+
+def true_distances(answer: Reconstruction, context: WorldViews) -> Float[Tensor, "pixel 2"]:
+    """The world's distances along the answer's rays at which they enter and leave the object, 0 where not known."""
+    tokens, pixels, patches = answer.tokens, answer.pixels, answer.patches
+    depths = patches.cut(torch.cat([context.depths, context.exits], dim=2) * context.hits)[tokens, pixels]
+    forward = context.views.cameras.camera_to_world[..., :3, 2][patches.scenes[tokens], patches.views[tokens]]
+    return depths / (patches.directions[tokens, pixels] * forward).sum(-1, keepdim=True)
 
 
 def _match_loss(logits: Tensor, fractions: Tensor) -> Tensor:
