@@ -15,7 +15,7 @@ from data_tools.dice import Dice
 from data_tools.world import render, sample_scenes
 from lrm4d.scenes import save_scene
 
-SEED, SIZE = 54, 128
+SEED, SIZE = 103, 128
 FOLDER = Path(__file__).resolve().parent.parent / "lrm4d" / "scenes" / "demo"
 
 
