@@ -151,11 +151,11 @@ def hash_weights(model: str) -> str:
     """The first 12 digits of the SHA-256 of a model's weights; "" for no model, and for one that is not on disk."""
     if model == "none":
         return ""
-    from lrm4d.reconstruction.pretrained import SHIPPED
+    from lrm4d.reconstruction.pretrained import SHIPPED, find_weight_files
 
-    files = [folder / "model.safetensors" for folder in (SHIPPED / model, Path(model))]
-    found = next((file for file in files if file.is_file()), None)
-    return hashlib.sha256(found.read_bytes()).hexdigest()[:12] if found else ""
+    found = next((folder for folder in (SHIPPED / model, Path(model)) if (folder / "config.json").is_file()), None)
+    content = b"".join(file.read_bytes() for file in find_weight_files(found)) if found else b""
+    return hashlib.sha256(content).hexdigest()[:12] if found else ""
 
 
 def _read_done(task: Task, folders: Sequence[Path], output: Path) -> dict[str, SceneScores]:

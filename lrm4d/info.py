@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from lrm4d.checkpoint import read_json
 from lrm4d.gaussians4d import Gaussians4D, load_extra
-from lrm4d.reconstruction.pretrained import SHIPPED, list_pretrained
+from lrm4d.reconstruction.pretrained import SHIPPED, find_weight_files, list_pretrained
 from lrm4d.scenes import load_scene
 
 
@@ -51,20 +51,23 @@ def describe_gaussians(path: Path) -> dict[str, Any]:
 
 
 def describe_model(folder: Path) -> dict[str, Any]:
-    """A folder with config.json and model.safetensors."""
-    weights = folder / "model.safetensors"
-    if not weights.is_file():
-        raise ValueError(f"{folder}: has a config.json and no model.safetensors; copy the weights there.")
-    with safe_open(weights, framework="pt") as file:
-        slices = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118 (no mapping)
-        parameters = sum(math.prod(piece.get_shape()) for piece in slices)
-        types = sorted({piece.get_dtype() for piece in slices})
+    """A folder with config.json and the weights."""
+    files = find_weight_files(folder)
+    missing = [path.name for path in files if not path.is_file()]
+    if missing:
+        raise ValueError(f"{folder}: has a config.json and no {', '.join(missing)}; copy the weights there.")
+    parameters, types = 0, set()
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            slices = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118 (no mapping)
+            parameters += sum(math.prod(piece.get_shape()) for piece in slices)
+            types |= {piece.get_dtype() for piece in slices}
     return {
         "kind": "network",
         "folder": str(folder),
-        "bytes": weights.stat().st_size,
+        "bytes": sum(path.stat().st_size for path in files),
         "parameters": parameters,
-        "types": types,
+        "types": sorted(types),
         "config": read_json(folder / "config.json"),
         "card": str(folder / "README.md") if (folder / "README.md").is_file() else None,
     }

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lrm4d.cameras import Cameras, intrinsics_from_fov, look_at, project
-from lrm4d.reconstruction import CONFIGS, ModelConfig, ReconstructionModel, evidence
+from lrm4d.reconstruction import CONFIGS, ModelConfig, ReconstructionModel, evidence, pretrained
 from lrm4d.reconstruction.attention import attend_by_sdpa
 from lrm4d.reconstruction.gaussian_head import activate, activate_from_pixels, change_raw, place_on_rays
 from lrm4d.reconstruction.matching import find_peaks
@@ -343,6 +343,27 @@ def test_pretrained_round_trip(tmp_path):
     (tmp_path / "tiny" / "config.json").write_text('{"width": 64, "depth": 3}')
     with pytest.raises(ValueError, match="depth"):
         load_pretrained(tmp_path / "tiny")
+
+
+def test_large_weights_are_shards_that_belong_together(tmp_path, monkeypatch):
+    model = build(TINY_WITH_ALL)
+    monkeypatch.setattr(pretrained, "SHARD_BYTES", 100_000)
+    save_pretrained(model, tmp_path)
+    files = pretrained.find_weight_files(tmp_path)
+    assert len(files) > 2 and not (tmp_path / "model.safetensors").exists()
+    largest = max(p.numel() for p in model.parameters()) * 2
+    assert max(file.stat().st_size for file in files) < max(100_000, largest) + 10_000
+    for name, value in load_pretrained(tmp_path).state_dict().items():
+        torch.testing.assert_close(value, model.state_dict()[name].bfloat16().float())
+    older = files[0].read_bytes()
+    save_pretrained(model, tmp_path)
+    files[0].write_bytes(older)  # a saving that was killed after its first shards
+    with pytest.raises(ValueError, match="different savings"):
+        load_pretrained(tmp_path)
+    monkeypatch.undo()
+    save_pretrained(model, tmp_path)
+    assert pretrained.find_weight_files(tmp_path) == [tmp_path / "model.safetensors"]
+    load_pretrained(tmp_path)
 
 
 def test_bf16_stays_near_float32():
