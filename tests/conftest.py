@@ -32,3 +32,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(skip_cuda)
         if "shared" in item.keywords and not SHARED.is_dir():
             item.add_marker(skip_shared)
+
+
+@pytest.fixture
+def one_thread():
+    """Two threads that wait for a busy core make the world fifty times slower."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -25,12 +25,7 @@ SMALL = {
 HELD_OUT = {"setups": ["random", "two_rotating"], "scenes": 2, "input_views": 4, "target_views": 2, "size": 16}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def assert_same(found, expected) -> None:
