@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 from moving_scene import make_gaussians, write_moving_scene, write_tiny_network
 from PIL import Image
 
-from lrm4d import __version__, cli
-from lrm4d.cli import complete_trajectory, expand_lists, parse_color, parse_size, repeat_flags, run
+from lrm4d import __version__
+from lrm4d.cli import command, run
+from lrm4d.cli.arguments import expand_lists, parse_color, parse_size, repeat_flags
+from lrm4d.cli.reconstruct import DEMO_SCENE
+from lrm4d.cli.render import complete_trajectory
 from lrm4d.scenes import load_scene
 from lrm4d.trajectories import parse_trajectory
 from lrm4d.video import read_video
@@ -265,9 +268,9 @@ def test_demo_rebuilds_the_shipped_scene_with_the_shipped_weights(capsys, tmp_pa
 
 
 def test_the_demo_scene_is_small_and_sound():
-    files = [path for path in cli.DEMO_SCENE.rglob("*") if path.is_file()]
+    files = [path for path in DEMO_SCENE.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 600_000
-    scene = load_scene(cli.DEMO_SCENE)
+    scene = load_scene(DEMO_SCENE)
     inputs, targets = scene.protocols["demo"]
     assert len(inputs) == len(targets) == 24 and not set(inputs) & set(targets)
     views = scene.views(inputs)
@@ -279,8 +282,8 @@ def test_the_demo_scene_is_small_and_sound():
 
 
 def test_help_shows_examples_and_no_command_shows_help(capsys):
-    for command in ("reconstruct", "render", "demo", "info"):
-        assert run([command, "--help"]) == 0
+    for name in ("reconstruct", "render", "demo", "info"):
+        assert run([name, "--help"]) == 0
         printed = capsys.readouterr().out
         assert f"lrm4d {command}" in printed.split("Examples:")[1]
     assert run([]) == 0
@@ -297,7 +300,7 @@ def test_running_out_of_memory_is_said(capsys, monkeypatch):
     def exhausted(*_, **__):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: 9 bytes.")
 
-    monkeypatch.setattr(cli, "app", exhausted)
+    monkeypatch.setattr(command, "app", exhausted)
     assert "can't allocate memory" in run_for_error(capsys, "demo")
 
 
@@ -305,7 +308,7 @@ def test_a_mistake_of_ours_is_not_hidden(monkeypatch):
     def mistaken(*_, **__):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(cli, "app", mistaken)
+    monkeypatch.setattr(command, "app", mistaken)
     with pytest.raises(RuntimeError, match="a bug"):
         run(["demo"])
 

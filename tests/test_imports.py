@@ -26,7 +26,7 @@ HOME = {
     "webdataset": ("lrm4d/shards/", "data_tools/"),
     "diffusers": ("lrm4d/generation/",),
     "viser": ("lrm4d/export/",),
-    "typer": ("lrm4d/cli.py",),
+    "typer": ("lrm4d/cli/",),
 }
 """Where a package may be imported: files, and folders with a slash at the end."""
 PROGRAMS = ("train", "eval", "data_tools")
@@ -110,7 +110,7 @@ def test_the_rule_notices(path, source):
         ("lrm4d/rasterizer/cuda.py", "from lrm4d.rasterizer import rendering"),
         ("train/engine.py", "import deepspeed\nfrom lrm4d.pipeline import Reconstructor"),
         ("lrm4d/__init__.py", "from lrm4d.pipeline import Reconstructor"),
-        ("lrm4d/cli.py", "from lrm4d import __version__"),
+        ("lrm4d/cli/app.py", "from lrm4d import __version__"),
     ],
 )
 def test_the_rule_allows(path, source):
