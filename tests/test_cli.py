@@ -285,7 +285,7 @@ def test_help_shows_examples_and_no_command_shows_help(capsys):
     for name in ("reconstruct", "render", "demo", "info"):
         assert run([name, "--help"]) == 0
         printed = capsys.readouterr().out
-        assert f"lrm4d {command}" in printed.split("Examples:")[1]
+        assert f"lrm4d {name}" in printed.split("Examples:")[1]
     assert run([]) == 0
     assert "reconstruct" in capsys.readouterr().out
 
