@@ -20,6 +20,7 @@ Examples:
   lrm4d render out/scene.safetensors --trajectory orbit:turns=2,elevation=30 --times 0:1:0 -o x.mp4 --frames 96
   lrm4d render out/scene.safetensors --trajectory static:azimuth=90 --size 640x360 --fov 40 -o side.gif
   lrm4d render out/scene.safetensors --trajectory arc --times 0.5 -o frames/
+  lrm4d render out/scene.safetensors --mode depth -o depth.mp4
 
 Trajectories: orbit, arc, dolly, static, each with options after a colon. A path without an extension is a folder
 of PNG files."""
@@ -34,14 +35,16 @@ def render(
     fov: Annotated[float | None, typer.Option(help="Horizontal, in degrees (as the inputs').")] = None,
     fps: Annotated[float, typer.Option(help="Frames a second of the video.")] = 24.0,
     background: Annotated[str, typer.Option(help="white, black, gray or #RRGGBB.")] = "white",
+    mode: Annotated[str, typer.Option(help="colour, alpha, depth, velocity or birth.")] = "colour",
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Render a 4D scene along a camera's path while its time runs."""
     import torch
 
+    from lrm4d.export.modes import ModeRenderer, check_mode
     from lrm4d.gaussians4d import Gaussians4D, load_extra
-    from lrm4d.reconstruction.reconstructor import choose_device, render_frames
+    from lrm4d.reconstruction.reconstructor import choose_device
     from lrm4d.trajectories import parse_times, parse_trajectory
     from lrm4d.video import to_bytes
 
@@ -51,13 +54,16 @@ def render(
     path = complete_trajectory(trajectory, {key: origin[key] for key in ("fov", "distance") if key in origin} | wanted)
     cameras = parse_trajectory(path, frames, width, height)
     color = torch.tensor(parse_color(background))
-    gaussians = Gaussians4D.load(scene).to(choose_device(device))
+    check_mode(mode)
+    renderer = ModeRenderer(Gaussians4D.load(scene).to(choose_device(device)))
     with Bars() as bars:
-        runs = render_frames(gaussians, cameras, parse_times(times, frames), color, bars)
-        pictures = torch.cat([to_bytes(run.image).cpu() for run in runs])
+        drawn = renderer.render_frames(cameras, parse_times(times, frames), mode, color, bars)
+        pictures = torch.cat([to_bytes(frame.image).cpu() for frame in drawn])
     write_pictures(output, pictures, fps)
     result = {"output": str(output), "frames": frames, "width": width, "height": height, "trajectory": path}
-    print_json(result) if as_json else typer.echo(f"{output}: {frames} frames of {width} x {height}, {path}")
+    result |= {"mode": mode, "legend": renderer.legend(mode, cameras)}
+    said = f"{output}: {frames} frames of {width} x {height}, {path}"
+    print_json(result) if as_json else typer.echo(f"{said}\n{mode}: {result['legend']}" if mode != "colour" else said)
 
 
 def complete_trajectory(text: str, defaults: dict[str, float]) -> str:
