@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lrm4d.rotations import matrix_to_quaternion, quaternion_to_matrix
+
 
 @dataclass(frozen=True)
 class Gaussians3D:
@@ -25,6 +27,10 @@ class Gaussians3D:
         """The batch shape (without n)."""
         return self.means.shape[:-2]
 
+    def select(self, keep: Tensor) -> "Gaussians3D":
+        """The Gaussians of one scene chosen by a mask or by indices."""
+        return Gaussians3D(self.means[keep], self.covariances[keep], self.opacities[keep], self.colors[keep])
+
 
 def pack_symmetric(matrices: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 6"]:
     """(xx, xy, xz, yy, yz, zz) of symmetric 3x3 matrices."""
@@ -35,3 +41,27 @@ def pack_symmetric(matrices: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*bat
 def unpack_symmetric(packed: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 3 3"]:
     """Symmetric 3x3 matrices of (xx, xy, xz, yy, yz, zz)."""
     return packed[..., [0, 1, 2, 1, 3, 4, 2, 4, 5]].unflatten(-1, (3, 3))
+
+
+def decompose_covariances(
+    covariances: Float[Tensor, "*batch 6"],
+) -> tuple[Float[Tensor, "*batch 3"], Float[Tensor, "*batch 4"]]:
+    """Scales S (standard deviations, ascending) and unit quaternions (wxyz) of R with R S S^T R^T = covariance.
+
+    Of the many answers, one that is a rotation (never a reflection). Computed in double precision, because the
+    smallest scale of a flat Gaussian drowns in the rounding of the largest; a negative variance, which only rounding
+    makes, becomes scale 0.
+    """
+    variances, axes = torch.linalg.eigh(unpack_symmetric(covariances.double()))
+    mirrored = torch.linalg.det(axes) < 0
+    axes = torch.where(mirrored[..., None, None], -axes, axes)
+    scales = variances.clamp(min=0).sqrt()
+    return scales.to(covariances), matrix_to_quaternion(axes).to(covariances)
+
+
+def compose_covariances(
+    scales: Float[Tensor, "*batch 3"], quaternions: Float[Tensor, "*batch 4"]
+) -> Float[Tensor, "*batch 6"]:
+    """R S S^T R^T, packed: the inverse of decompose_covariances. Quaternions of any length but zero."""
+    factors = quaternion_to_matrix(quaternions) * scales[..., None, :]
+    return pack_symmetric(factors @ factors.mT)

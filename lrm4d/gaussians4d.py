@@ -12,6 +12,7 @@ from lrm4d.cameras import Cameras
 from lrm4d.checkpoint import read_safetensors, write_safetensors
 from lrm4d.gaussians3d import Gaussians3D, pack_symmetric
 from lrm4d.rasterizer import Rendering, rasterize
+from lrm4d.rasterizer.rendering import MIN_ALPHA
 from lrm4d.rotations import quaternion_pair_to_so4
 
 FORMAT = "lrm4d.gaussians4d"
@@ -55,6 +56,21 @@ class MovingGaussians:
             opacities=self.opacities[..., None, :] * fading,
             colors=self.colors[..., None, :, :].expand(*shape, 3),
         )
+
+    def visible(self) -> "MovingGaussians":
+        """Those of one scene that a rasterizer draws at some time of the clip: finite, opacity of 1/255 reached."""
+        elapsed = self.time_means.clamp(-1, 1) - self.time_means
+        peaks = self.opacities * torch.exp(-0.5 * (elapsed / self.time_deviations).square())
+        values = vars(self)
+        finite = torch.cat([value.reshape(len(peaks), -1) for value in values.values()], dim=-1).isfinite().all(-1)
+        keep = finite & (peaks >= MIN_ALPHA)
+        return MovingGaussians(**{name: value[keep] for name, value in values.items()})
+
+    def visible_at(self, time: float) -> Gaussians3D:
+        """Those of one scene that a rasterizer draws at a time in [0, 1] of the clip, there; batch shape []."""
+        sliced = self.visible().slice_at(to_model_time(self.means.new_tensor([time])))
+        moment = Gaussians3D(*(value[0] for value in vars(sliced).values()))
+        return moment.select(moment.opacities >= MIN_ALPHA)
 
 
 @dataclass(frozen=True)

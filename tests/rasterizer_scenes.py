@@ -64,7 +64,7 @@ def undecided_pixels(gaussians: Gaussians3D, cameras: Cameras, low_pass: float, 
     pixels = torch.stack(grid[::-1], dim=-1).flatten(0, 1).double()
     found = []
     for view in range(len(cameras)):
-        shown = reference.select(gaussians, reference.can_be_drawn(gaussians, cameras[view]))
+        shown = gaussians.select(reference.can_be_drawn(gaussians, cameras[view]))
         splats = reference.project_gaussians(
             shown.means,
             shown.covariances,

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from lrm4d.cameras import Cameras, intrinsics_from_fov, look_at
-from lrm4d.gaussians3d import pack_symmetric, unpack_symmetric
+from lrm4d.gaussians3d import Gaussians3D, pack_symmetric, unpack_symmetric
 from lrm4d.gaussians4d import Gaussians4D, load_extra, to_model_time
+from lrm4d.rasterizer import rasterize
 
 
 def random_gaussians(count: int = 200, seed: int = 0, dtype=torch.float64) -> Gaussians4D:
@@ -178,3 +179,18 @@ def test_broken_files_are_named(tmp_path):
     save_file({"means": torch.zeros(1, 3)}, path)
     with pytest.raises(ValueError, match="not a saved scene"):
         Gaussians4D.load(path)
+
+
+def test_what_is_left_out_of_a_moment_or_a_clip_changes_no_picture():
+    gaussians = replace(random_gaussians(400, dtype=torch.float32), time_scales=torch.full((400,), 0.05))
+    gaussians.means[7] = float("nan")
+    moving = gaussians.to_moving()
+    assert 0 < len(moving.visible().means) < 399
+    pose = look_at(torch.tensor([0.0, -3, 1]), torch.zeros(3))
+    camera = Cameras(pose, intrinsics_from_fov(0.8, 24, 18), 24, 18)[None, None]
+    for time in (0.0, 0.3, 1.0):
+        moment = moving.visible_at(time)
+        assert 0 < len(moment.means) < len(moving.visible().means)
+        whole = moving.slice_at(torch.tensor([2 * time - 1]))
+        seen = rasterize(Gaussians3D(*(value[None] for value in vars(moment).values())), camera, torch.ones(3))
+        torch.testing.assert_close(seen.image, rasterize(whole, camera, torch.ones(3)).image, rtol=0, atol=1e-5)

@@ -100,7 +100,7 @@ def rasterize_view(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Image [3, h, w], alpha [h, w] and depth [h, w] of one scene before one camera (no batch)."""
     width, height = cameras.width, cameras.height
-    gaussians = select(gaussians, can_be_drawn(gaussians, cameras))
+    gaussians = gaussians.select(can_be_drawn(gaussians, cameras))
     splats = project_gaussians(
         gaussians.means, gaussians.covariances, cameras.world_to_camera, cameras.intrinsics, width, height, low_pass
     )
@@ -144,13 +144,6 @@ def can_be_drawn(gaussians: Gaussians3D, camera: Cameras) -> Tensor:
     world_to_camera = camera.world_to_camera
     depths = gaussians.means @ world_to_camera[2, :3] + world_to_camera[2, 3]
     return finite & (gaussians.opacities >= MIN_ALPHA) & (depths > NEAR) & (depths < FAR)
-
-
-def select(gaussians: Gaussians3D, index: Tensor) -> Gaussians3D:
-    """Some of the Gaussians of one scene."""
-    return Gaussians3D(
-        gaussians.means[index], gaussians.covariances[index], gaussians.opacities[index], gaussians.colors[index]
-    )
 
 
 def rasterize(
