@@ -1,0 +1,1 @@
+"""From one video to synchronized views: geometry and warping, layouts of tokens, masked video diffusion, plans."""
