@@ -47,7 +47,7 @@ EXTRAS = {
 }
 EXTRAS["dev"] += EXTRAS["test"]
 PACKAGE_DATA = {
-    "lrm4d": ["*/csrc/*", "*.so", "pretrained/*/*", "scenes/demo/*", "scenes/demo/images/*"],
+    "lrm4d": ["*/csrc/*", "*.so", "pretrained/*/*", "export/viewer/*", "scenes/demo/*", "scenes/demo/images/*"],
     "train": ["configs/*.yaml"],
 }
 
