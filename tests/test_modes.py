@@ -3,13 +3,13 @@ from math import exp
 
 import pytest
 import torch
+from moving_scene import make_gaussians
 
 from lrm4d.cameras import Cameras, intrinsics_from_fov, look_at, project
 from lrm4d.export.color_map import DARKEST, LIGHTEST, OKLAB_TO_LMS, apply_color_map
 from lrm4d.export.modes import MODES, ModeRenderer, color_velocities, weighted_quantile
 from lrm4d.gaussians4d import Gaussians4D
-from lrm4d.trajectories import orbit
-from tests.moving_scene import make_gaussians
+from lrm4d.trajectories import cameras_around
 
 
 def one_gaussian(position=(0.0, 0.0, 0.0), time_mean=0.0, opacity=0.9) -> Gaussians4D:
@@ -32,12 +32,17 @@ def front_camera(distance=3.0, size=31) -> Cameras:
     return Cameras(pose, intrinsics_from_fov(0.8, size, size)[None], size, size)
 
 
+def cameras_in_a_ring(count: int, width: int, height: int) -> Cameras:
+    angles = 360 * torch.arange(count) / count
+    return cameras_around(angles, torch.full((count,), 20.0), torch.full((count,), 2.7), 49.1, width, height)
+
+
 def middle(image: torch.Tensor) -> torch.Tensor:
     return image[0, :, 15, 15]
 
 
 def test_colour_is_the_scenes_own_rendering():
-    gaussians, cameras, times = make_gaussians(), orbit(3, 24, 16), torch.tensor([0.0, 0.4, 1.0])
+    gaussians, cameras, times = make_gaussians(), cameras_in_a_ring(3, 24, 16), torch.tensor([0.0, 0.4, 1.0])
     background = torch.tensor([0.1, 0.5, 0.9])
     drawn = ModeRenderer(gaussians).render(cameras, times, "colour", background)
     expected = gaussians.render(cameras, times, background)
@@ -47,7 +52,7 @@ def test_colour_is_the_scenes_own_rendering():
 
 @pytest.mark.parametrize("mode", MODES)
 def test_alpha_and_depth_are_the_rasterizers_in_every_mode(mode):
-    gaussians, cameras, times = make_gaussians(), orbit(2, 24, 16), torch.tensor([0.2, 0.8])
+    gaussians, cameras, times = make_gaussians(), cameras_in_a_ring(2, 24, 16), torch.tensor([0.2, 0.8])
     drawn, expected = ModeRenderer(gaussians).render(cameras, times, mode), gaussians.render(cameras, times)
     torch.testing.assert_close(drawn.alpha, expected.alpha)
     torch.testing.assert_close(drawn.depth, expected.depth)
@@ -127,7 +132,7 @@ def test_count_shown():
 
 def test_unknown_mode_names_the_modes():
     with pytest.raises(ValueError, match="colour, alpha, depth, velocity, birth"):
-        ModeRenderer(make_gaussians()).render(orbit(1, 8, 8), torch.zeros(1), "normals")
+        ModeRenderer(make_gaussians()).render(cameras_in_a_ring(1, 8, 8), torch.zeros(1), "normals")
 
 
 def test_legends_say_the_range():
