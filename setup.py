@@ -29,7 +29,7 @@ EXTRAS = {
     "cuda": ["deepspeed>=0.19", "gsplat>=1.5", "xformers>=0.0.30"],
     "train": ["deepspeed>=0.19", "webdataset>=0.2.100"],
     "generate": ["diffusers>=0.33", "peft>=0.15", "transformers>=4.50"],
-    "view": ["viser>=0.2"],
+    "view": ["viser>=1.1"],
     "eval": ["lpips>=0.1.4", "matplotlib>=3.9", "torchmetrics>=1.6"],
     "log": ["tensorboard>=2.18", "wandb>=0.19"],
     "test": [
@@ -41,6 +41,7 @@ EXTRAS = {
         "scikit-image>=0.24",
         "tensorboard>=2.18",
         "torchmetrics>=1.6",
+        "viser>=1.1",
         "webdataset>=0.2.100",
     ],
     "dev": ["mypy>=1.15", "ruff>=0.12"],
