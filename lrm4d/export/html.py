@@ -13,7 +13,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
@@ -25,7 +24,6 @@ from lrm4d.checkpoint import write_text
 from lrm4d.export.overview import find_extent, overview_camera, trail_duration
 from lrm4d.export.packing import PackedGaussians, pack, unpack
 from lrm4d.gaussians4d import Gaussians4D
-from lrm4d.video import to_bytes
 from lrm4d.views import Views
 
 SOURCES = Path(__file__).parent / "viewer"
@@ -167,8 +165,8 @@ def atlas_grid(count: int) -> tuple[int, int]:
 def picture_address(picture: Float[Tensor, "channel height width"]) -> str:
     """RGB or RGBA in [0, 1] as a WebP picture in a data: address."""
     buffer = io.BytesIO()
-    pixels = np.ascontiguousarray(to_bytes(picture).permute(1, 2, 0).cpu().numpy())
-    Image.fromarray(pixels).save(buffer, format="WEBP", quality=86, method=4)
+    levels = (picture.detach().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous()
+    Image.fromarray(levels.cpu().numpy()).save(buffer, format="WEBP", quality=86, method=4)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 

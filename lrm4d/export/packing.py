@@ -15,8 +15,7 @@ A record is eight little-endian 32-bit words; "low" and "high" are a word's halv
 """
 
 import gzip
-import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -53,17 +52,6 @@ class PackedGaussians:
         """Gzipped byte planes: byte 0 of every record, then byte 1 of every record, to byte 31."""
         planes = np.ascontiguousarray(self.records.astype("<u4").view(np.uint8).T)
         return gzip.compress(planes.tobytes(), compresslevel=6, mtime=0)
-
-    def with_bytes(self, payload: bytes) -> "PackedGaussians":
-        """The same numbers with the records of to_bytes; ValueError if the bytes are cut off or damaged."""
-        try:
-            planes = np.frombuffer(gzip.decompress(payload), np.uint8)
-        except (EOFError, OSError, zlib.error) as error:
-            raise ValueError(f"packed Gaussians: {len(payload)} bytes are not sound gzip ({error}).") from error
-        if len(planes) % (4 * WORDS):
-            raise ValueError(f"packed Gaussians: got {len(planes)} bytes, expected a multiple of {4 * WORDS}.")
-        records = np.ascontiguousarray(planes.reshape(4 * WORDS, -1).T).view("<u4")
-        return replace(self, records=records.astype(np.uint32))
 
 
 def pack(gaussians: Gaussians4D) -> PackedGaussians:
