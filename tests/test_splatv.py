@@ -142,8 +142,11 @@ def test_what_cannot_be_written_is_said(tmp_path):
     batch = MovingGaussians(*(value[None] for value in vars(moving).values()))
     with pytest.raises(ValueError, match="one scene"):
         write_splatv(tmp_path / "a.splatv", batch, cameras)
-    with pytest.raises(ValueError, match="some cameras"):
-        write_splatv(tmp_path / "a.splatv", moving, cameras[:0])
+    none = MovingGaussians(*(value[:0] for value in vars(moving).values()))
+    for gaussians, seen_by in ((none, cameras), (moving, cameras[:0]), (moving, cameras[0])):
+        with pytest.raises(ValueError, match="at least one of each"):
+            write_splatv(tmp_path / "a.splatv", gaussians, seen_by)
+    assert not list(tmp_path.iterdir())
     endless = replace(moving, time_deviations=torch.full((3,), 1e6))
     write_splatv(tmp_path / "a.splatv", endless, cameras)
     assert float(read_splatv(tmp_path / "a.splatv").time_deviations.min()) > 8e4

@@ -54,10 +54,10 @@ RECORD = np.dtype(
 
 def write_splatv(path: str | Path, gaussians: MovingGaussians, cameras: Cameras) -> None:
     """Write one scene (Gaussians4D.to_moving().visible()) and cameras [view], at least one, to look through."""
-    if gaussians.means.dim() != 2 or not cameras.shape or not len(cameras):
+    if gaussians.means.dim() != 2 or not len(gaussians.means) or len(cameras.shape) != 1 or not len(cameras):
         raise ValueError(
-            f"write_splatv: expected one scene and some cameras [view], got a batch of shape "
-            f"{tuple(gaussians.means.shape[:-2])} and cameras of {tuple(cameras.shape)}."
+            f"write_splatv: got Gaussians of shape {tuple(gaussians.means.shape[:-1])} and cameras of "
+            f"{tuple(cameras.shape)}, expected one scene [n] and cameras [view], at least one of each."
         )
     scales, quaternions = decompose_covariances(gaussians.covariances)
     rows = -(-len(scales) // ROW)
