@@ -14,6 +14,7 @@ _EXPORTS = {
     "Views": "lrm4d.views",
     "load_scene": "lrm4d.scenes",
     "orbit": "lrm4d.trajectories",
+    "parse_path": "lrm4d.trajectories",
     "rasterize": "lrm4d.rasterizer",
     "save_scene": "lrm4d.scenes",
     "write_video": "lrm4d.video",

@@ -18,7 +18,7 @@ from lrm4d.metrics import masked_psnr, object_mask, psnr
 from lrm4d.reconstruction.reconstructor import Progress, Reconstructor, render_frames
 from lrm4d.scenes import Scene, render_path
 from lrm4d.scenes.pictures import cut_out_of_white, save_picture, save_pictures
-from lrm4d.trajectories import orbit, parse_times
+from lrm4d.trajectories import Rig, orbit
 from lrm4d.video import to_bytes, write_video
 from lrm4d.views import Views
 
@@ -304,6 +304,7 @@ def _film_orbit(gaussians: Gaussians4D, cameras: Cameras, progress: Progress | N
     distance = cameras.origins.norm(dim=-1).mean().item()
     zoom = max(1, math.ceil(VIDEO_SIZE / max(cameras.width, cameras.height)))
     size = (zoom * cameras.width, zoom * cameras.height)
-    path = orbit(VIDEO_FRAMES, *size, distance=distance, fov=_field_of_view(cameras))
-    frames = render_frames(gaussians, path, parse_times("0:1", VIDEO_FRAMES), None, progress, "video")
+    path, start = orbit(), Rig(distance=distance, fov=_field_of_view(cameras))
+    film = path.cameras(VIDEO_FRAMES, *size, start)
+    frames = render_frames(gaussians, film, path.times(VIDEO_FRAMES), None, progress, "video")
     return torch.cat([to_bytes(frame.image).cpu() for frame in frames])

@@ -32,7 +32,7 @@ def make_gaussians(count: int = 60, seed: int = 0) -> Gaussians4D:
 
 def make_views(count: int = 6, width: int = 32, height: int = 24) -> Views:
     """Pictures of make_gaussians from an orbit while time runs."""
-    cameras = orbit(count, width, height)
+    cameras = orbit().cameras(count, width, height)
     times = torch.linspace(0, 1, count)
     rendering = make_gaussians().render(cameras, times, torch.zeros(3))
     images = torch.where(rendering.alpha > 0, rendering.image / rendering.alpha.clamp(min=1e-6), 0.0)

@@ -13,9 +13,8 @@ from lrm4d import __version__
 from lrm4d.cli import command, run
 from lrm4d.cli.arguments import expand_lists, parse_color, parse_size, repeat_flags
 from lrm4d.cli.reconstruct import DEMO_SCENE
-from lrm4d.cli.render import complete_trajectory
 from lrm4d.scenes import load_scene
-from lrm4d.trajectories import parse_trajectory
+from lrm4d.trajectories import Rig, load_path, parse_path
 from lrm4d.video import read_video
 
 
@@ -107,22 +106,6 @@ def test_colors():
         parse_color("pink")
 
 
-@pytest.mark.parametrize(
-    ("text", "completed"),
-    [
-        ("orbit", "orbit:fov=40,distance=3"),
-        ("orbit:distance=2.5", "orbit:distance=2.5,fov=40"),
-        ("dolly:start=3,fov=30", "dolly:start=3,fov=30"),
-        ("dolly", "dolly:fov=40"),
-        ("orbit: fov = 20 ,turns=2", "orbit: fov = 20 ,turns=2,distance=3"),
-    ],
-)
-def test_a_path_takes_what_it_knows_and_the_user_did_not_say(text, completed):
-    result = complete_trajectory(text, {"fov": 40.0, "distance": 3.0})
-    assert result.replace(" ", "") == completed.replace(" ", "")
-    parse_trajectory(result, 3, 16, 16)
-
-
 # Commands
 
 
@@ -188,7 +171,7 @@ def test_a_folder_that_is_no_scene_is_an_error(capsys, tmp_path, network):
 
 def test_render_makes_a_video_as_the_inputs_were_seen(capsys, saved, tmp_path):
     said = run_for_json(capsys, "render", saved, "-o", tmp_path / "x.mp4", "--frames", 5, "--fps", 12, "--json")
-    assert (said["width"], said["height"], said["trajectory"]) == (32, 24, "orbit:fov=40,distance=3")
+    assert (said["width"], said["height"], said["trajectory"]) == (32, 24, "orbit")
     frames, rate = read_video(tmp_path / "x.mp4")
     assert frames.shape == (5, 3, 24, 32) and rate == 12
 
@@ -199,7 +182,7 @@ def test_render_makes_pictures_that_are_those_of_the_library(saved, tmp_path):
     assert run(["render", str(saved), "-o", str(tmp_path / "frames"), *options]) == 0
     files = sorted((tmp_path / "frames").iterdir())
     assert [file.name for file in files] == [f"frame_{i:02}.png" for i in range(37)]
-    cameras = parse_trajectory("arc:elevation=0,fov=60,distance=3", 37, 16, 8)
+    cameras = parse_path("arc:elevation=0,fov=60,distance=3").cameras(37, 16, 8)
     expected = make_gaussians().render(cameras, torch.full((37,), 0.25), torch.zeros(3)).image
     for file, picture in zip(files, expected, strict=True):
         with Image.open(file) as image:
@@ -210,7 +193,8 @@ def test_render_makes_pictures_that_are_those_of_the_library(saved, tmp_path):
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        (["--trajectory", "spiral"], "no path 'spiral'"),
+        (["--trajectory", "spin"], "no move 'spin'"),
+        (["--trajectory", "gone.json"], "there is no file gone.json"),
         (["--times", "0:2"], "times '0:2'"),
         (["--frames", "0"], "frames"),
         (["--size", "0"], "--size"),
@@ -220,6 +204,55 @@ def test_render_makes_pictures_that_are_those_of_the_library(saved, tmp_path):
 )
 def test_render_refuses_in_one_message(capsys, saved, tmp_path, extra, message):
     assert message in run_for_error(capsys, "render", saved, "--frames", "2", "-o", tmp_path / "x.mp4", *extra)
+
+
+def test_render_takes_a_file_for_a_path_with_its_cameras_and_times(saved, capsys, tmp_path):
+    file, text = tmp_path / "path.json", "orbit:turns=0.2,fov=50; bullet:turns=0.1"
+    said = run_for_json(capsys, "path", text, "--scene", saved, "-o", file, "--frames", 5, "--json")
+    assert (said["format"], said["frames"]) == ("nerfstudio", 5)
+    for trajectory, folder in ((text, "text"), (file, "file")):
+        frames = ["--frames", 5] if folder == "text" else []  # a file has as many as it has
+        arguments = ["render", saved, "--trajectory", trajectory, "--size", "32x24", "-o", tmp_path / folder]
+        fixed = [] if folder == "file" else ["--fov", "20"]  # what the path itself says goes first
+        assert run_for_json(capsys, *arguments, *frames, *fixed, "--json")["frames"] == 5
+    for one, other in zip(sorted((tmp_path / "text").iterdir()), sorted((tmp_path / "file").iterdir()), strict=True):
+        with Image.open(one) as first, Image.open(other) as second:
+            pixels = [torch.tensor(list(image.convert("RGB").getdata())).float() for image in (first, second)]
+        assert (pixels[0] - pixels[1]).abs().max() < 3, one
+
+
+def test_path_starts_where_the_scene_says(saved, capsys, tmp_path):
+    assert run(["path", "static", "--scene", str(saved), "--frames", "2", "-o", str(tmp_path / "a.npz")]) == 0
+    cameras = load_path(tmp_path / "a.npz").cameras(2, 32, 24)
+    expected = parse_path("static").cameras(2, 32, 24, Rig(distance=3, fov=40))
+    torch.testing.assert_close(cameras.camera_to_world, expected.camera_to_world)
+    torch.testing.assert_close(cameras.intrinsics, expected.intrinsics)
+    assert "2 cameras as vista4d" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("scene_given", [False, True])
+def test_path_draws_a_preview(saved, capsys, tmp_path, scene_given):
+    arguments = ["path", "orbit:turns=0.3", "-o", tmp_path / "a.png", "--size", "160x120", "--json"]
+    said = run_for_json(capsys, *arguments, *(["--scene", saved] if scene_given else []))
+    assert (said["width"], said["height"], said["trajectory"]) == (160, 120, "orbit:turns=0.3")
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.size == (160, 120)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["orbit", "-o", "a.csv"], "expected one of nerfstudio"),
+        (["orbit", "-o", "a.json", "--format", "colmap"], "is written to a folder"),
+        (["orbit + ", "-o", "a.png"], "no move ''"),
+        (["orbit", "-o", "a.png", "--times", "2"], "times '2'"),
+        (["orbit", "-o", "a.png", "--fov", "0"], "fov 0"),
+    ],
+)
+def test_path_refuses_in_one_message(capsys, tmp_path, monkeypatch, extra, message):
+    monkeypatch.chdir(tmp_path)
+    assert message in run_for_error(capsys, "path", *extra)
+    assert not list(tmp_path.iterdir())
 
 
 def test_render_refuses_what_is_no_scene(capsys, network, tmp_path):

@@ -44,7 +44,7 @@ def read_png(path) -> np.ndarray:
 @pytest.mark.parametrize("memory", [1, 200_000, 2**28])
 def test_frames_rendered_in_runs_are_those_rendered_at_once(monkeypatch, memory):
     monkeypatch.setattr("lrm4d.reconstruction.reconstructor.CHUNK_BYTES", memory)
-    gaussians, cameras, times = make_gaussians(), orbit(21, 32, 24), torch.linspace(0, 1, 21)
+    gaussians, cameras, times = make_gaussians(), orbit().cameras(21, 32, 24), torch.linspace(0, 1, 21)
     told = []
     runs = list(render_frames(gaussians, cameras, times, progress=lambda *state: told.append(state)))
     together = gaussians.render(cameras, times)
@@ -58,14 +58,16 @@ def test_frames_rendered_in_runs_are_those_rendered_at_once(monkeypatch, memory)
 
 def test_frames_are_rendered_only_when_they_are_asked_for():
     told = []
-    runs = render_frames(make_gaussians(), orbit(500, 32, 24), torch.zeros(500), progress=lambda *s: told.append(s))
+    runs = render_frames(
+        make_gaussians(), orbit().cameras(500, 32, 24), torch.zeros(500), progress=lambda *s: told.append(s)
+    )
     next(runs)
     next(runs)
     assert told == [("render", 16, 500)]
 
 
 def test_render_takes_a_background_and_is_white_without(reconstructor):
-    gaussians, cameras, times = make_gaussians(), orbit(2, 32, 24), torch.tensor([0.0, 1.0])
+    gaussians, cameras, times = make_gaussians(), orbit().cameras(2, 32, 24), torch.tensor([0.0, 1.0])
     white = reconstructor.render(gaussians, cameras, times)
     red = reconstructor.render(gaussians, cameras, times, torch.tensor([1.0, 0.0, 0.0]))
     assert white[:, :, 0, 0].tolist() == [[1, 1, 1]] * 2
@@ -346,5 +348,5 @@ def test_what_is_most_used_is_at_the_top(scene, reconstructor):
     assert not hasattr(lrm4d, "nothing")
     inputs, _ = lrm4d.load_scene(scene.folder).protocol("halves")
     gaussians = reconstructor.reconstruct(lrm4d.load_scene(scene.folder).views(inputs))
-    pictures = gaussians.render(lrm4d.orbit(3, width=16, height=16), torch.linspace(0, 1, 3)).image
+    pictures = gaussians.render(lrm4d.orbit().cameras(3, width=16, height=16), torch.linspace(0, 1, 3)).image
     assert pictures.shape == (3, 3, 16, 16)

@@ -1,0 +1,1 @@
+"""Files of camera paths, a module a format: read(path, part) -> CameraPath and write(path, cameras, times, rate)."""
