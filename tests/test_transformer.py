@@ -1,0 +1,135 @@
+"""The Wan transformer on a layout: on a plain video it is diffusers' own; masks isolate; cameras start at nothing."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from diffusers import WanTransformer3DModel
+
+from lrm4d.generation.layout import Slot, TokenLayout
+from lrm4d.generation.transformer import ViewTransformer, rotations, widen_input
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def wan() -> WanTransformer3DModel:
+    torch.manual_seed(0)
+    model = WanTransformer3DModel(
+        patch_size=(1, 2, 2),
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=4,
+        out_channels=4,
+        text_dim=8,
+        freq_dim=16,
+        ffn_dim=32,
+        num_layers=2,
+    )
+    return model.eval()
+
+
+def inputs(slots: int, batch: int = 2):
+    generator = torch.Generator().manual_seed(1)
+    latents = torch.randn(batch, slots, 4, 4, 6, generator=generator)
+    cameras = torch.randn(batch, slots, 6, 4, 6, generator=generator)
+    return latents, torch.full((batch, slots), 0.4), cameras, torch.randn(batch, 3, 8, generator=generator)
+
+
+VIDEO = TokenLayout(tuple(Slot(0, time, "target") for time in range(5)), 2, 3)
+
+
+def test_rotations_are_diffusers_own(wan):
+    cos, sin = wan.rope(torch.zeros(1, 4, 5, 4, 6))
+    turns = rotations(VIDEO.positions().double(), 12)
+    torch.testing.assert_close(turns.real, cos[0, :, 0, ::2].float(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(turns.imag, sin[0, :, 0, 1::2].float(), atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_a_pretrained_model_stays_what_it_is(wan):
+    latents, levels, cameras, text = inputs(5)
+    expected = wan(latents.transpose(1, 2), torch.full((2,), 400.0), text, return_dict=False)[0].transpose(1, 2)
+    made = ViewTransformer(copy.deepcopy(wan), 6)(VIDEO, latents, levels, cameras, text)
+    torch.testing.assert_close(made, expected, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_new_input_channels_change_nothing_at_first(wan):
+    latents, levels, cameras, text = inputs(5)
+    expected = ViewTransformer(copy.deepcopy(wan), 6)(VIDEO, latents, levels, cameras, text)
+    widen_input(wan, 9)
+    assert wan.config.in_channels == 9
+    wider = torch.cat([latents, torch.randn(2, 5, 5, 4, 6)], dim=2)
+    torch.testing.assert_close(ViewTransformer(wan, 6)(VIDEO, wider, levels, cameras, text), expected)
+    with pytest.raises(ValueError, match="fewer"):
+        widen_input(WanTransformer3DModel(num_layers=1, num_attention_heads=1, attention_head_dim=12), 3)
+
+
+def test_cameras_and_roles_can_be_learned(wan):
+    model = ViewTransformer(wan, 6)
+    latents, levels, cameras, text = inputs(5)
+    model(VIDEO, latents, levels, cameras, text).square().sum().backward()
+    gradient = wan.patch_embedding.to_token.weight.grad
+    assert (gradient[:, :6].abs().sum(0) > 0).all() and (gradient[:, 6:].abs().sum(0) > 0).tolist() == [False] * 3 + [
+        True
+    ]
+    with torch.no_grad():
+        before = model(VIDEO, latents, levels, cameras, text)
+        wan.patch_embedding.to_token.weight.normal_()
+        assert (model(VIDEO, latents, levels, cameras, text) - before).abs().max() > 1e-3
+
+
+def two_views(rule: str) -> TokenLayout:
+    slots = (Slot(0, 0, "source"), Slot(0, 1, "source"), Slot(1, 0, "target"), Slot(1, 1, "target"))
+    return TokenLayout(slots, 2, 3, rule).with_warp_slots()
+
+
+@torch.no_grad()
+def test_fused_attention_with_one_view_is_full_attention(wan):
+    model = ViewTransformer(wan, 6)
+    one = TokenLayout(tuple(Slot(0, time, role) for role in ("target", "warp") for time in range(3)), 2, 3, "fused")
+    args = inputs(6)
+    assert torch.equal(model(one, *args), model(replace(one, rule="full"), *args))
+    assert (model(two_views("fused"), *args) - model(two_views("full"), *args)).abs().max() > 1e-3
+
+
+def test_a_slot_hears_only_those_it_attends_to(wan):
+    wan.blocks = wan.blocks[:1]  # in one layer nothing can pass through a third slot
+    model, layout = ViewTransformer(wan, 6), two_views("fused")
+    latents, *rest = inputs(6, batch=1)
+    latents.requires_grad_()
+    made = model(layout, latents, *rest)
+    heard = (
+        torch.stack(
+            [torch.autograd.grad(made[:, slot].square().sum(), latents, retain_graph=True)[0] for slot in range(6)]
+        )
+        .abs()
+        .sum(dim=(1, 3, 4, 5))
+        > 0
+    )
+    assert torch.equal(heard, layout.slot_mask())
+
+
+@torch.no_grad()
+def test_the_order_of_slots_does_not_matter(wan):
+    model, layout = ViewTransformer(wan, 6), two_views("fused")
+    order = [3, 5, 0, 1, 4, 2]
+    latents, levels, cameras, text = inputs(6)
+    levels = torch.linspace(0, 1, 6).expand(2, 6)
+    shuffled = replace(layout, slots=tuple(layout.slots[index] for index in order))
+    made = model(shuffled, latents[:, order], levels[:, order], cameras[:, order], text)
+    torch.testing.assert_close(made, model(layout, latents, levels, cameras, text)[:, order], atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_each_slot_has_its_own_noise_level(wan):
+    wan.blocks = wan.blocks[:1]
+    model, layout = ViewTransformer(wan, 6), two_views("fused")
+    latents, levels, cameras, text = inputs(6)
+    before = model(layout, latents, levels, cameras, text)
+    levels = levels.clone()
+    levels[:, 0] = 0.9
+    changed = (model(layout, latents, levels, cameras, text) - before).abs().amax(dim=(0, 2, 3, 4)) > 1e-6
+    assert torch.equal(changed, layout.slot_mask()[:, 0])
