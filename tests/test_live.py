@@ -273,9 +273,10 @@ def test_a_client_gets_the_rasterizers_pictures(session):
     client.await_picture(picture_of(other))
     watcher = next(iter(session.watchers.values()))
     assert "60 of 60 Gaussians" in watcher.status.content and "world units" in watcher.legend.content
-    watcher.stand(watcher.frusta[0][1])
+    watcher.stand(watcher.inputs[0][1])
     assert watcher.time.value == 0.75
     torch.testing.assert_close(watcher.view().camera_to_world, make_inputs().cameras.camera_to_world[0])
+    assert not watcher.inputs[0][0].visible and watcher.client.camera.up_direction.tolist() == [0, 0, 1]
     client.socket.close()
     wait_for(lambda: not session.watchers, 10)
     watcher.worker.join(10)

@@ -4,6 +4,7 @@ import contextlib
 import io
 import socket
 import threading
+import warnings
 from typing import TYPE_CHECKING
 
 import torch
@@ -93,6 +94,8 @@ def open_server(host: str, port: int) -> "ViserServer":
         raise ValueError(
             'the live viewer needs viser: pip install "lrm4d[view]" (in a checkout: pip install -e ".[view]").'
         ) from error
+    # Whoever leaves while a picture is on its way is no reason for a warning.
+    warnings.filterwarnings("ignore", message="Queued a .* on a closed connection")
     with contextlib.redirect_stdout(io.StringIO()):
         server = viser.ViserServer(host, port, label="lrm4d", verbose=False)
     # A client may ask for a tunnel to a public address; what is bound to this machine must stay on it.

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 CLIP_SECONDS = 3.0
 """How long the clip takes at speed 1."""
-FRUSTUM, KEYFRAME_COLOR, INPUT_COLOR = 0.12, (230, 60, 60), (60, 60, 60)
-"""World units of an input camera's frustum; colours."""
+FRUSTUM, LINE = 0.12, 0.004
+"""World units: a camera's frustum, and how thick its lines are."""
+KEYFRAME_COLOR, INPUT_COLOR = (230, 60, 60), (60, 60, 60)
 NOTHING = 160.0
 """World units at which the background lies: about the farthest that a client's depths reach."""
 THUMBNAIL = 128
@@ -36,16 +37,20 @@ class Watcher:
         self.client, self.renderer = client, renderer
         self.gone = False
         self.worker = FrameWorker(renderer, self.show)
-        self.frusta: list = []
-        self._build_panel(tuple(round(255 * channel) for channel in background), limit)
+        self.inputs: list = []
+        self.keys: list = []
+        self.line = None
+        self._build_panel(tuple(round(255 * channel) for channel in background), limit, views is not None)
         if views is not None:
             self._add_inputs(views)
         self.recorder = PathRecorder(self)
-        client.camera.on_update(lambda _: self.refresh())
+        for control in (client.camera, self.time, self.mode, self.background, self.limit, self.show_inputs):
+            control.on_update(lambda _: self.refresh())
+        self.play.on_update(lambda event: self.run_clip() if event.client else None)
         self.worker.start()
         self.refresh()
 
-    def _build_panel(self, background: tuple, limit: int) -> None:
+    def _build_panel(self, background: tuple, limit: int, has_inputs: bool) -> None:
         gui = self.client.gui
         self.status = gui.add_markdown("...")
         with gui.add_folder("Time"):
@@ -58,20 +63,18 @@ class Watcher:
             self.legend = gui.add_markdown("", visible=False)
             self.background = gui.add_rgb("Background", background)
             self.limit = gui.add_slider("Resolution", 64, 2048, 16, limit, hint="Pixels of the longer side, at most")
-        for control in (self.time, self.mode, self.background, self.limit):
-            control.on_update(lambda _: self.refresh())
-        self.play.on_update(lambda event: self.run_clip() if event.client else None)
+            self.show_inputs = gui.add_checkbox(
+                "Show inputs", True, visible=has_inputs, hint="Click on a camera to stand in it"
+            )
 
     def _add_inputs(self, views: Views) -> None:
         small = views.resize_longer_side(min(THUMBNAIL, max(views.cameras.width, views.cameras.height)))
         pictures = to_bytes(small.composite(torch.ones(3))).permute(0, 2, 3, 1).cpu().numpy()
-        with self.client.gui.add_folder("Inputs"):
-            self.show_inputs = self.client.gui.add_checkbox("Show cameras", True, hint="Click on one to stand in it")
-            self.show_inputs.on_update(lambda _: self.hide_near_frusta())
         for index, picture in enumerate(pictures):
             keyframe = keyframe_of(views.cameras[index], views.times[index].item())
-            self.frusta.append((self._add_frustum(f"/inputs/{index}", keyframe, INPUT_COLOR, picture), keyframe))
-            self.frusta[-1][0].on_click(lambda _, keyframe=keyframe: self.stand(keyframe))
+            frustum = self._add_frustum(f"/inputs/{index}", keyframe, INPUT_COLOR, picture)
+            frustum.on_click(lambda _, keyframe=keyframe: self.stand(keyframe))
+            self.inputs.append((frustum, keyframe))
 
     def _add_frustum(self, name: str, keyframe: Keyframe, color: tuple, picture: np.ndarray | None = None):
         height, width = picture.shape[:2] if picture is not None else (9, 16)
@@ -81,29 +84,34 @@ class Watcher:
             keyframe.fov,
             width / height,
             scale=FRUSTUM,
-            thickness=0.004,
+            thickness=LINE,
             color=color,
             image=picture,
             wxyz=matrix_to_quaternion(pose[:3, :3]).numpy(),
             position=pose[:3, 3].numpy(),
         )
 
-    def hide_near_frusta(self) -> None:
-        """Show the input cameras, but for those that the watcher stands in, whose picture would hide everything."""
+    def choose_visible(self) -> None:
+        """Show cameras, but for those that the watcher stands in: their pictures and lines would hide everything."""
         eye = torch.from_numpy(self.client.camera.position).float()
-        for frustum, keyframe in self.frusta:
-            far = (keyframe.camera_to_world[:3, 3] - eye).norm().item() > 2 * FRUSTUM
-            frustum.visible = self.show_inputs.value and far
+        show_path = not self.recorder.playing.value
+        for frusta, wanted in ((self.inputs, self.show_inputs.value), (self.keys, show_path)):
+            for frustum, keyframe in frusta:
+                frustum.visible = wanted and (keyframe.camera_to_world[:3, 3] - eye).norm().item() > 2 * FRUSTUM
+        if self.line:
+            self.line.visible = show_path
 
     def draw_path(self, keyframes: list[Keyframe], path: list[Keyframe]) -> None:
         """Show a camera path and its keyframes."""
-        self.client.scene.add_frame("/path", show_axes=False)  # adding it again removes what was below
-        for index, keyframe in enumerate(keyframes):
-            self._add_frustum(f"/path/{index}", keyframe, KEYFRAME_COLOR)
+        scene = self.client.scene
+        scene.add_frame("/path", show_axes=False)  # adding it again removes what was below
+        self.keys = [(self._add_frustum(f"/path/{i}", key, KEYFRAME_COLOR), key) for i, key in enumerate(keyframes)]
+        self.line = None
         if len(path) > 1:
-            points = torch.stack([key.camera_to_world[:3, 3] for key in path]).numpy()
-            lines = np.stack([points[:-1], points[1:]], axis=1)
-            self.client.scene.add_line_segments("/path/line", lines, KEYFRAME_COLOR)
+            points = torch.stack([key.camera_to_world[:3, 3] for key in path])
+            lines = torch.stack([points[:-1], points[1:]], dim=1).numpy()
+            self.line = scene.add_line_segments("/path/line", lines, KEYFRAME_COLOR, thickness=LINE)
+        self.choose_visible()
 
     def view(self) -> View:
         """What the watcher asks to see now."""
@@ -128,8 +136,8 @@ class Watcher:
         pose = keyframe.camera_to_world.double().numpy()
         ahead = max(0.1, float(-pose[:3, 3] @ pose[:3, 2]))
         with self.client.atomic():
+            self.client.camera.wxyz = matrix_to_quaternion(torch.from_numpy(pose[:3, :3])).numpy()
             self.client.camera.position = pose[:3, 3]
-            self.client.camera.up_direction = -pose[:3, 1]
             self.client.camera.look_at = pose[:3, 3] + ahead * pose[:3, 2]
             self.client.camera.fov = keyframe.fov
         self.time.value = keyframe.time
@@ -141,8 +149,7 @@ class Watcher:
         self.worker.request(view)
         self.legend.visible = view.mode != "colour"
         self.legend.content = self.renderer.legend(view.mode, view.cameras())
-        if self.frusta:
-            self.hide_near_frusta()
+        self.choose_visible()
 
     def show(self, frame: Frame) -> None:
         """Send a picture, with depths so that what lies behind the scene is hidden."""
@@ -155,8 +162,9 @@ class Watcher:
 
     def run_clip(self) -> None:
         """Let time run by the clock until the clip ends or Play is switched off."""
-        before = time.monotonic()
-        while self.play.value and not self.gone:
+        before, run = time.monotonic(), object()
+        self.run = run  # switched off and on again, an earlier run may still be asleep
+        while self.play.value and self.run is run and not self.gone:
             time.sleep(1 / 30)
             now = time.monotonic()
             reached = self.time.value + (now - before) * self.speed.value / CLIP_SECONDS

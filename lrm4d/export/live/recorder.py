@@ -60,15 +60,17 @@ class PathRecorder:
 
     def preview(self) -> None:
         """Move the watcher's camera along the path in real time, until it ends or is switched off."""
-        start = time.monotonic()
-        while len(self.keyframes) > 1 and self.playing.value and not self.watcher.gone:
+        start, run = time.monotonic(), object()
+        self.run = run  # switched off and on again, an earlier run may still be asleep
+        while len(self.keyframes) > 1 and self.playing.value and self.run is run and not self.watcher.gone:
             place = (time.monotonic() - start) / self.seconds.value
             last = len(self.keyframes) - 1
             self.watcher.stand(interpolate(self.keyframes, torch.tensor([min(place, last)], dtype=torch.float64))[0])
             if place >= last:
                 break
             time.sleep(1 / 30)
-        self.playing.value = False
+        if self.run is run:
+            self.playing.value = False
 
     def save(self) -> None:
         """Send the path as a nerfstudio camera path, with each camera's time."""
