@@ -25,6 +25,9 @@ HOME = {
     "deepspeed": ("train/engine.py",),
     "webdataset": ("lrm4d/shards/", "data_tools/"),
     "diffusers": ("lrm4d/generation/",),
+    "transformers": ("lrm4d/generation/",),
+    "peft": ("lrm4d/generation/",),
+    "OpenEXR": ("lrm4d/generation/depth/",),
     "viser": ("lrm4d/export/",),
     "typer": ("lrm4d/cli/",),
 }
