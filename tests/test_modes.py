@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from math import exp
 
@@ -6,9 +7,11 @@ import torch
 from moving_scene import make_gaussians
 
 from lrm4d.cameras import Cameras, intrinsics_from_fov, look_at, project
+from lrm4d.cli import run
 from lrm4d.export.color_map import DARKEST, LIGHTEST, OKLAB_TO_LMS, apply_color_map
 from lrm4d.export.modes import MODES, ModeRenderer, color_velocities, weighted_quantile
 from lrm4d.gaussians4d import Gaussians4D
+from lrm4d.scenes.pictures import load_picture
 from lrm4d.trajectories import cameras_around
 
 
@@ -163,3 +166,18 @@ def test_weighted_quantile():
     assert weighted_quantile(values, torch.ones(4)) == 100.0
     assert weighted_quantile(values, torch.ones(4), 0.5) == 2.0
     assert weighted_quantile(torch.zeros(0), torch.zeros(0)) == 0.0
+
+
+def test_the_command_renders_a_mode_and_says_its_range(tmp_path, capsys):
+    gaussians = make_gaussians()
+    gaussians.save(tmp_path / "scene.safetensors")
+    command = ["render", str(tmp_path / "scene.safetensors"), "--frames", "2", "--size", "16", "--background", "black"]
+    assert run([*command, "--mode", "alpha", "-o", str(tmp_path / "alpha")]) == 0
+    assert run([*command, "--mode", "depth", "-o", str(tmp_path / "depth"), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out.split("\n", 2)[2])
+    assert report["mode"] == "depth" and report["legend"].startswith("camera z: light ")
+    alpha, depth = (load_picture(tmp_path / mode / "frame_1.png")[:3] for mode in ("alpha", "depth"))
+    assert (alpha[0] == alpha[1]).all() and alpha.max() > 0.9
+    assert (depth[:, alpha[0] == 0] == 0).all() and depth.max() > 0.3
+    assert run([*command, "--mode", "shade", "-o", str(tmp_path / "x")]) == 2
+    assert "colour, alpha, depth" in capsys.readouterr().err

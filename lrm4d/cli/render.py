@@ -23,6 +23,7 @@ Examples:
   lrm4d render out/scene.safetensors --trajectory "arc:azimuth=-45,ease=in-out + pedestal" --times 0.5 -o frames/
   lrm4d render out/scene.safetensors --trajectory static:azimuth=90 --size 640x360 --fov 40 -o side.gif
   lrm4d render out/scene.safetensors --trajectory camera_path.json -o path.mp4
+  lrm4d render out/scene.safetensors --mode depth -o depth.mp4
 
 A trajectory is a text or a file; `lrm4d path --help` lists the moves and the formats, and previews them. An output
 without an extension is a folder of PNG files."""
@@ -37,14 +38,16 @@ def render(
     fov: Fov = None,
     fps: Annotated[float, typer.Option(help="Frames a second of the video.")] = 24.0,
     background: Annotated[str, typer.Option(help="white, black, gray or #RRGGBB.")] = "white",
+    mode: Annotated[str, typer.Option(help="colour, alpha, depth, velocity or birth.")] = "colour",
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Render a 4D scene along a camera's path while its time runs."""
     import torch
 
+    from lrm4d.export.modes import ModeRenderer, check_mode
     from lrm4d.gaussians4d import Gaussians4D, load_extra
-    from lrm4d.reconstruction.reconstructor import choose_device, render_frames
+    from lrm4d.reconstruction.reconstructor import choose_device
     from lrm4d.trajectories import read_path
     from lrm4d.video import to_bytes
 
@@ -54,13 +57,16 @@ def render(
     count = frames or path.natural_count or FRAMES
     cameras, moments = path.cameras(count, width, height, start_of(origin, fov)), path.times(count, times)
     color = torch.tensor(parse_color(background))
-    gaussians = Gaussians4D.load(scene).to(choose_device(device))
+    check_mode(mode)
+    renderer = ModeRenderer(Gaussians4D.load(scene).to(choose_device(device)))
     with Bars() as bars:
-        runs = render_frames(gaussians, cameras, moments, color, bars)
-        pictures = torch.cat([to_bytes(run.image).cpu() for run in runs])
+        drawn = renderer.render_frames(cameras, moments, mode, color, bars)
+        pictures = torch.cat([to_bytes(frame.image).cpu() for frame in drawn])
     write_pictures(output, pictures, fps)
     result = {"output": str(output), "frames": count, "width": width, "height": height, "trajectory": trajectory}
-    print_json(result) if as_json else typer.echo(f"{output}: {count} frames of {width} x {height}, {trajectory}")
+    result |= {"mode": mode, "legend": renderer.legend(mode, cameras)}
+    said = f"{output}: {count} frames of {width} x {height}, {trajectory}"
+    print_json(result) if as_json else typer.echo(said if mode == "colour" else f"{said}\n{mode}: {result['legend']}")
 
 
 def write_pictures(output: Path, pictures: "Tensor", fps: float) -> None:
