@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lrm4d.cameras import Cameras
 from lrm4d.export.contact_sheet import contact_sheet, reconstruction_sheet, spread
+from lrm4d.export.html import write_html
 from lrm4d.gaussians4d import Gaussians4D
 from lrm4d.metrics import masked_psnr, object_mask, psnr
 from lrm4d.reconstruction.reconstructor import Progress, Reconstructor, render_frames
@@ -157,8 +158,8 @@ def reconstruct_scene(
 ) -> Report:
     """Reconstruct a scene from the chosen inputs and write what came of it into a folder.
 
-    scene.safetensors; renders/<file_path>.png of every target, 8 bits on white; contact_sheet.png; orbit.mp4 if
-    `video`. Targets that have pictures are scored, as written. A target whose file_path leaves the folder is refused
+    scene.safetensors; scene.html, the viewer; renders/<file_path>.png of every target, 8 bits on white;
+    contact_sheet.png; orbit.mp4 if `video`. Targets that have pictures are scored, as written. A target whose file_path leaves the folder is refused
     before anything is done. size: pixels of the longer side to resize the inputs to.
     """
     output = Path(output)
@@ -186,6 +187,9 @@ def reconstruct_scene(
     with report.timed("sheet"):
         report.files["contact_sheet"] = str(output / "contact_sheet.png")
         save_picture(output / "contact_sheet.png", _draw_sheet(report, views, shown))
+    with report.timed("html"):
+        report.files["html"] = str(output / "scene.html")
+        write_html(report.files["html"], gaussians.to("cpu"), views, scene.name)
     if video:
         with report.timed("video"):
             report.files["video"] = str(output / "orbit.mp4")

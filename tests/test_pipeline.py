@@ -242,12 +242,14 @@ def test_inputs_are_resized_to_the_longer_side(scene):
 def test_files_that_come_out(reconstructor, scene, tmp_path):
     choice = choose_frames(scene, "halves")
     report = reconstruct_scene(reconstructor, scene, choice, tmp_path / "out", "tiny")
-    expected = {"scene.safetensors", "contact_sheet.png", "orbit.mp4"} | {f"renders/{path}" for path in choice.targets}
+    expected = {"scene.safetensors", "scene.html", "contact_sheet.png", "orbit.mp4"} | {
+        f"renders/{path}" for path in choice.targets
+    }
     written = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file()}
     assert written == expected
     assert json.loads(json.dumps(report.to_json(), allow_nan=False))["targets"] == list(choice.targets)
     assert report.gaussians == len(Gaussians4D.load(report.files["scene"]))
-    assert set(report.seconds) == {"read", "reconstruct", "save", "render", "write", "score", "sheet", "video"}
+    assert set(report.seconds) == {"read", "reconstruct", "save", "render", "write", "score", "sheet", "html", "video"}
     frames, rate = read_video(report.files["video"])
     assert frames.shape == (pipeline.VIDEO_FRAMES, 3, 192, 256) and rate == 24
     origin = load_extra(report.files["scene"])

@@ -24,7 +24,7 @@ Examples:
 def demo(
     output: Output = Path("out/demo"), model: Model = "nano", device: Device = "auto", as_json: AsJson = False
 ) -> None:
-    """Reconstruct the scene that comes with lrm4d: a video, a contact sheet, every target's picture, scores."""
+    """Reconstruct the scene that comes with lrm4d: a page to look around in, a video, pictures, scores."""
     report = run_reconstruction(DEMO_SCENE, output, model, device, protocol="demo")
     print_report(report, as_json)
 
@@ -61,7 +61,7 @@ def reconstruct(
     """Turn posed pictures into a 4D scene; render and score the targets.
 
     Writes OUTPUT/scene.safetensors, OUTPUT/renders/<file_path> of every target (8-bit PNG on white),
-    OUTPUT/contact_sheet.png and OUTPUT/orbit.mp4.
+    OUTPUT/contact_sheet.png, OUTPUT/orbit.mp4 and OUTPUT/scene.html, which any browser opens.
     """
     report = run_reconstruction(
         scene, output, model, device, protocol, expand_lists(inputs), expand_lists(targets), size, video
@@ -106,3 +106,4 @@ def print_report(report: "Report", as_json: bool) -> None:
     typer.echo("seconds: " + ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in report.seconds.items()))
     for name, path in report.files.items():
         typer.echo(f"{name:14}{path}")
+    typer.echo(f"Open {report.files['html']} in a browser to look around.")
