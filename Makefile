@@ -1,6 +1,7 @@
 # make demo    install into .venv and rebuild the demo scene (about 3 minutes, then under one)
 # make test    install what the tests need and run them
 # make lint    style
+# make docs    the pictures of docs/ that need no data but the demo scene (and chromium for the screenshot)
 #
 # PYTHON=python3.12 chooses the interpreter (3.10 or later), PIP_FLAGS=... goes to every pip install.
 
@@ -12,7 +13,7 @@ BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_FLAGS)
 SETUP = setup.py pyproject.toml constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: $(VENV)/.core
 	$(BIN)/lrm4d demo -o $(OUT)
@@ -23,6 +24,13 @@ test: $(VENV)/.dev
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+docs: $(VENV)/.dev
+	$(BIN)/lrm4d demo -o $(OUT)
+	cp $(OUT)/contact_sheet.png docs/demo.png
+	$(BIN)/lrm4d render $(OUT)/scene.safetensors --times 0:1:0 --frames 60 --size 320 --fps 20 -o docs/demo.gif
+	$(BIN)/python docs/view_screenshot.py $(OUT)/scene.safetensors lrm4d/scenes/demo -o docs/view.png
+	$(BIN)/python -m data_tools.contact_sheet --seed 60 --scenes 12 --views 7 --setup random -o docs/world.png
 
 clean:
 	rm -rf $(VENV) build *.egg-info lrm4d/*.so lrm4d/*/*.so
