@@ -12,10 +12,10 @@ from lrm4d.views import Views
 
 SOLID = 0.1
 """The opacity from which a Gaussian counts."""
-ELEVATION, FOV, TURN, MARGIN = 15.0, 40.0, 20.0, 1.08
+ELEVATION, FOV, TURN, MARGIN = 15.0, 40.0, 20.0, 1.25
 """Of an overview: degrees, degrees, degrees beside the best input, and room around the scene as a factor."""
-LONGEST_TRAIL, TRAIL = 2.0, 0.15
-"""The whole clip (model time), and how far the fast ones go within a trail, in radii of the scene."""
+TRAIL, LONGEST_TRAIL = 0.15, 40.0
+"""How far the fast ones go within a trail, in radii of the scene; and model time, of which the clip is 2."""
 
 
 def find_extent(moving: MovingGaussians) -> tuple[Float[Tensor, "3"], float]:
@@ -46,7 +46,7 @@ def overview_camera(center: Float[Tensor, "3"], radius: float, side: int, views:
 
 
 def trail_duration(moving: MovingGaussians, radius: float) -> float:
-    """Model time in which the fast ones of what is opaque move visibly; at most the whole clip."""
+    """Model time in which the fast ones of what is opaque go far enough to be seen."""
     speeds = moving.velocities[moving.opacities >= min(SOLID, moving.opacities.max().item())].norm(dim=-1)
     fast = torch.quantile(speeds[:: max(1, len(speeds) // 100_000)], 0.9).item()
     return min(LONGEST_TRAIL, TRAIL * radius / max(fast, 1e-9))

@@ -1,7 +1,7 @@
 // The input cameras: wire pyramids with their pictures, drawn and hit by the pointer.
 
 const EDGES = [[4, 0], [4, 1], [4, 2], [4, 3], [0, 1], [1, 3], [3, 2], [2, 0]];
-const EDGE_COLOR = [0.42, 0.46, 0.53, 0.9], CHOSEN_COLOR = [0.98, 0.42, 0.18, 1];
+const EDGE_COLOR = [0.45, 0.49, 0.56, 0.9], CHOSEN_COLOR = [0.98, 0.45, 0.09, 1];
 
 class Frusta {
   // cameras: the header's; atlas: {columns, rows}; depth: of a pyramid, world units.

@@ -200,8 +200,21 @@ class Viewer {
       else this.playback.play();
     } else {
       this.state[name] = !this.state[name];
+      if (name === "cameras" && this.state.cameras) this.stepBack();
     }
     this.invalidate();
+  }
+
+  // Cameras that were just shown are mostly beside or behind: move back until they are in the picture.
+  stepBack() {
+    if (this.chosen >= 0 || !this.frusta) return;
+    const { view } = this, reach = Math.max(...this.frusta.points.flat().map((p) => Math.hypot(...subtract(p, view.center))));
+    const fitted = this.fitted(), slope = Math.min(fitted.width / fitted.fx, fitted.height / fitted.fy) / 2;
+    const distance = reach / Math.sin(Math.atan(slope));
+    if (distance <= view.distance) return;
+    const pose = view.pose, position = add(view.pivot, view.forward, -distance);
+    [pose[3], pose[7], pose[11]] = position;
+    this.setCamera({ pose, lens: view.lens }, FLIGHT);
   }
 
   setBackground(name) {

@@ -43,7 +43,8 @@ class Panel {
     this.drawTicks();
     if (!viewer.cameras.length) for (const id of ["cameras", "cameras-help"]) byId(id).hidden = true;
     if (!document.fullscreenEnabled) byId("full-screen").hidden = true;
-    byId("trail-note").textContent = `Trails show where things moved over ${(viewer.header.trailDuration / 2).toPrecision(2)} clips`;
+    byId("trail-note").textContent = "A trail is as long as the way of "
+      + `${(viewer.header.trailDuration / 2).toPrecision(2)} clips at that velocity.`;
   }
 
   // A mark on the timeline for each moment that a picture was taken at.
@@ -82,6 +83,7 @@ class Panel {
     });
     this.put("scale", state.scale, (scale) => {
       byId("splat-scale").value = scale;
+      byId("splat-scale").style.setProperty("--done", `${100 * (scale - 0.05) / 1.45}%`);
       byId("scale-value").textContent = scale.toFixed(2);
     });
     for (const id of ["cameras", "trails", "settings"]) this.put(id, state[id], pressed(id));

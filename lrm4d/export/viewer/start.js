@@ -41,9 +41,10 @@ async function start() {
     const look = () => { if (readAddress(location.hash, viewer)) viewer.begin(); };
     look();
     window.addEventListener("hashchange", () => { look(); viewer.invalidate(); });
-    byId("start").addEventListener("click", () => viewer.begin(true));
     await viewer.frameReady();
     document.body.classList.add("ready");
+    if (eager) viewer.begin(true);
+    byId("start").addEventListener("click", () => viewer.begin(true));
     return publish(viewer);
   } catch (error) {
     showProblem(error instanceof PageError ? error.message : `Something went wrong: ${error.message || error}`);
@@ -51,6 +52,10 @@ async function start() {
     throw error;
   }
 }
+
+// The scene comes last in the file: the button is there before it, and a click on it is not forgotten.
+let eager = false;
+byId("start").addEventListener("click", () => { eager = true; });
 
 const loaded = new Promise((resolve) => window.addEventListener("DOMContentLoaded", resolve, { once: true }));
 window.lrm4d = {
