@@ -266,8 +266,12 @@ def test_a_file_without_a_lens_has_the_callers(tmp_path):
 # What is wrong is said
 
 
-def test_a_text_is_a_path_where_no_file_has_its_name(tmp_path):
+def test_a_text_is_a_path_where_no_file_has_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "orbit").mkdir()
     assert read_path("orbit") == orbit()
+    with pytest.raises(ValueError, match=r"orbit: holds no images\.txt"):
+        read_path("./orbit")
     for name in ("no.json", "no.npz#fsff", "no.txt"):
         with pytest.raises(ValueError, match="there is no file"):
             read_path(str(tmp_path / name))

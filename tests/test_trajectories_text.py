@@ -51,7 +51,7 @@ def joined(parts):
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.recursive(moves(), joined, max_leaves=6))
 def test_the_text_of_a_path_is_the_path(path):
     assert parse_path(str(path)) == path

@@ -13,6 +13,7 @@ from torch import Tensor
 from lrm4d.cameras import Cameras
 from lrm4d.checkpoint import read_json
 from lrm4d.trajectories.formats import colmap, nerfstudio, recammaster, trajectorycrafter, transforms, vista4d
+from lrm4d.trajectories.moves import MOVES
 from lrm4d.trajectories.path import CameraPath
 from lrm4d.trajectories.text import parse_path
 
@@ -39,10 +40,13 @@ SUFFIXES = {
 
 
 def read_path(text: str) -> CameraPath:
-    """The path of a file or folder of that name (FILE#PART for one of several in it), else of the text."""
+    """The path of a file or folder of that name (FILE#PART for one of several in it), else of the text.
+
+    A move's own name is the move, also where there is a folder called so (write ./orbit for that).
+    """
     name, _, part = text.partition("#")
     file = FilePath(name)
-    if file.exists():
+    if name not in MOVES and file.exists():
         return load_path(file, part)
     if file.suffix in set(SUFFIXES.values()) - {""}:
         raise ValueError(f"trajectory '{text}': there is no file {file}.")

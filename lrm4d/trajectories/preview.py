@@ -17,13 +17,14 @@ SHARP = 3
 FOV, AZIMUTH, ELEVATION = 38.0, -32.0, 32.0
 """Of the raised view, in degrees."""
 FRUSTA = 8
+"""As many cameras are drawn at most."""
 TIME_COLORS = ((68, 62, 160), (38, 126, 190), (60, 170, 150), (150, 195, 70), (245, 170, 50), (225, 80, 60))
 """From time 0 to time 1."""
 INK, GRAY, PALE = (40, 44, 52), (150, 155, 163), (222, 225, 230)
 NEAR = 0.05
 
 
-def overlook(cameras: Cameras, width: int, height: int, margin: float = 0.86) -> Cameras:
+def overlook(cameras: Cameras, width: int, height: int, margin: float = 0.8) -> Cameras:
     """A camera [1] that looks down on cameras [camera] and the unit sphere, all of them within its picture."""
     azimuth, elevation = math.radians(AZIMUTH), math.radians(ELEVATION)
     outward = torch.tensor(
@@ -32,17 +33,24 @@ def overlook(cameras: Cameras, width: int, height: int, margin: float = 0.86) ->
     points = torch.cat([_sphere_points(), cameras.origins, _frustum(cameras, _frustum_length(cameras)).flatten(0, 1)])
     points = torch.cat([points, _on_ground(cameras.origins)])
     middle = (points.amax(0) + points.amin(0)) / 2
-    intrinsics = intrinsics_from_fov(math.radians(FOV), width, height)
-    low, high = 0.1, 1000.0 * (1 + float((points - middle).norm(dim=-1).max()))
-    for _ in range(60):  # the nearest distance from which every point is within the margin, by bisection
-        distance = math.sqrt(low * high)
-        eye = (middle + outward * distance)[None]
-        viewpoint = Cameras(look_at(eye, middle[None]), intrinsics[None], width, height)
-        pixels, depth = project(viewpoint, points)
-        size = torch.tensor([width, height])
-        inside = bool((depth > NEAR).all()) and bool(((pixels / size * 2 - 1).abs() <= margin).all())
-        low, high = (low, distance) if inside else (distance, high)
-    return Cameras(look_at((middle + outward * high)[None], middle[None]), intrinsics[None], width, height)
+    intrinsics = intrinsics_from_fov(math.radians(FOV), width, height)[None]
+    size = torch.tensor([width, height])
+
+    def stand(distance: float) -> Cameras:
+        return Cameras(look_at((middle + outward * distance)[None], middle[None]), intrinsics, width, height)
+
+    for _ in range(4):  # the nearest distance at which every point is within the margin, then the points' middle
+        low, high = 0.1, 1000.0 * (1 + float((points - middle).norm(dim=-1).max()))
+        for _ in range(40):
+            distance = math.sqrt(low * high)
+            pixels, depth = project(stand(distance), points)
+            inside = bool((depth > NEAR).all()) and bool(((pixels / size * 2 - 1).abs() <= margin).all())
+            low, high = (low, distance) if inside else (distance, high)
+        pixels, _ = project(stand(high), points)
+        centre = (pixels.amax(0) + pixels.amin(0)) / 2
+        found = stand(high)
+        middle = unproject(found, centre[None], torch.tensor([high]))[0]
+    return found
 
 
 def draw_path(
@@ -66,9 +74,8 @@ def draw_path(
     line = _flight(cameras)
     for index in range(len(line) - 1):
         canvas.line(line[index : index + 2], colors[index], 2.6)
-    chosen = sorted({round(i * (len(cameras) - 1) / max(1, FRUSTA - 1)) for i in range(FRUSTA)})
     eyes = project(viewpoint, cameras.origins)[1]
-    for index in sorted(chosen, key=lambda i: -float(eyes[i])):
+    for index in sorted(_shown(cameras), key=lambda i: -float(eyes[i])):
         _draw_camera(canvas, cameras, index, colors[index])
     _draw_ends(canvas, cameras, colors)
     picture = canvas.finish()
@@ -120,12 +127,13 @@ class _Canvas:
         self.pen.ellipse([x - r, y - r, x + r, y + r], fill=(*color, 255))
         return x, y
 
-    def text(self, place: tuple[float, float], words: str, color: tuple[int, int, int] = INK) -> None:
-        """Words beside a place, to its left where there is no room, with a white rim."""
+    def text(
+        self, place: tuple[float, float], words: str, color: tuple[int, int, int] = INK, raised: float = 9.0
+    ) -> None:
+        """Words beside a place, below it where there is no room, with a white rim."""
         font = ImageFont.load_default(14 * SHARP)
-        gap, long = 10 * SHARP, font.getlength(words)
-        x = place[0] + gap if place[0] + 1.5 * gap + long < self.image.width else place[0] - gap - long
-        at = (x, place[1] - 9 * SHARP)
+        gap, most = 10 * SHARP, self.image.width - font.getlength(words) - 4 * SHARP
+        at = (place[0] + gap, place[1] - raised * SHARP) if place[0] + gap <= most else (most, place[1] + gap)
         self.pen.text(at, words, fill=color, font=font, stroke_width=3 * SHARP, stroke_fill=(255, 255, 255, 230))
 
     def finish(self) -> Image.Image:
@@ -160,6 +168,21 @@ def _flight(cameras: Cameras) -> Float[Tensor, "point 3"]:
     steps = (places[1:] - places[:-1]).norm(dim=-1)
     closing = float((places[0] - places[-1]).norm())
     return torch.cat([places, places[:1]]) if 1e-6 < closing <= 1.2 * float(steps.max()) else places
+
+
+def _shown(cameras: Cameras) -> list[int]:
+    """Which cameras are drawn: evenly many, the first and the last among them, but no more than do not overlap."""
+    if len(cameras) < 2:
+        return [0]
+    places, forward = cameras.origins, cameras.camera_to_world[:, :3, :3]
+    moved = (places[1:] - places[:-1]).norm(dim=-1) / (2 * _frustum_length(cameras))
+    cosine = ((forward[1:] * forward[:-1]).sum((-2, -1)) - 1) / 2
+    turned = torch.rad2deg(cosine.clamp(-1, 1).acos()) / 30
+    zoomed = cameras.intrinsics[:, 0, 0].log().diff().abs() / 0.5
+    length = float(torch.maximum(moved, turned).sum() + zoomed.sum())
+    count = 1 if length < 0.02 else min(FRUSTA, max(2, round(length) + 1))
+    last = len(cameras) - 1 if len(_flight(cameras)) == len(cameras) else len(cameras) * (count - 1) / count
+    return sorted({round(i * last / max(1, count - 1)) for i in range(count)})
 
 
 def _draw_ground(canvas: _Canvas, cameras: Cameras) -> None:
@@ -224,8 +247,8 @@ def _draw_ends(canvas: _Canvas, cameras: Cameras, colors: list[tuple[int, int, i
     ends = flight[[0, -1]]
     apart = float((ends[0] - ends[1]).norm()) > 1e-6
     if apart:
-        canvas.text(canvas.dot(ends[1], colors[-1], 5.5), "end")
-    canvas.text(canvas.dot(ends[0], colors[0], 5.5), "start" if apart else "start, end")
+        canvas.text(canvas.dot(ends[1], colors[-1], 5.5), "end", raised=18.0)
+    canvas.text(canvas.dot(ends[0], colors[0], 5.5), "start" if apart else "start, end", raised=0.0 if apart else 9.0)
 
 
 def _draw_legend(picture: Image.Image, times: Float[Tensor, "camera"], title: str) -> None:
