@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from browser import CHROMIUM, Browser, wait_for
 from moving_scene import make_gaussians
 from PIL import Image
 
-from lrm4d.cameras import Cameras
+from lrm4d.cameras import Cameras, project
 from lrm4d.export.live import check_host, serve
+from lrm4d.export.live.client import FRUSTUM, keyframe_of
 from lrm4d.export.live.frames import COARSEST, TARGET_SECONDS, Frame, FrameWorker, View, adapt, draw
 from lrm4d.export.live.path import Keyframe, interpolate, sample_path
 from lrm4d.export.modes import ModeRenderer
@@ -277,6 +279,9 @@ def test_a_client_gets_the_rasterizers_pictures(session):
     assert watcher.time.value == 0.75
     torch.testing.assert_close(watcher.view().camera_to_world, make_inputs().cameras.camera_to_world[0])
     assert not watcher.inputs[0][0].visible and watcher.client.camera.up_direction.tolist() == [0, 0, 1]
+    for label, value in (("Loop", False), ("Speed", 4.0), ("Play", True)):
+        client.set(label, value)
+    wait_for(lambda: watcher.time.value == 1 and not watcher.play.value, 10)
     client.socket.close()
     wait_for(lambda: not session.watchers, 10)
     watcher.worker.join(10)
@@ -295,6 +300,10 @@ def test_a_recorded_path_is_saved_and_rendered(session, tmp_path):
         recorder = next(iter(session.watchers.values())).recorder
         wait_for(lambda: len(recorder.keyframes) == count, 10)  # noqa: B023
     recorder.seconds.value, recorder.fps.value, recorder.size.value = 0.5, 8, (32, 24)
+    recorder.watcher.stand(recorder.keyframes[0])
+    assert same_stand(session, stands[0])
+    client.set("Preview", True)
+    wait_for(lambda: same_stand(session, stands[1]) and not recorder.playing.value, 10)
     client.set("Save path (JSON)", True)
     client.set("Render video (mp4)", True)
     while {"camera_path.json", "colour.mp4"} - {name for name, content in client.downloads.items() if content}:
@@ -329,7 +338,7 @@ def test_a_taken_port_gives_the_next_free_one(session):
 
 @pytest.mark.skipif(not CHROMIUM, reason="there is no chromium")
 def test_a_browser_shows_the_picture(session):
-    """Away from the panel and from notices, a real browser's screenshot is our picture of that browser's camera."""
+    """Away from panel and notices it shows our picture of its camera; a click on an input stands in that one."""
     size = (960, 540)
     part = (slice(190, 540), slice(320, 620))
     with Browser(session.url, *size) as browser:
@@ -344,6 +353,22 @@ def test_a_browser_shows_the_picture(session):
             return psnr(shot[part], expected[part])
 
         wait_for(lambda: agreement() > 40, 20)
+        watcher.show_inputs.value = True
+        keyframe = watcher.inputs[0][1]
+        watcher.stand(keyframe_of(camera_at(56.0, 25.0, 5.0)[0], 0.2))
+        at = project(watcher.view().cameras()[0], middle_of_frustum(keyframe, 32 / 24))[0].tolist()
+        assert all(piece.start < place < piece.stop for piece, place in zip(part[::-1], at, strict=True))
+        time.sleep(1)  # the browser moves there and draws
+        browser.click(*at)
+        wait_for(lambda: watcher.time.value == keyframe.time, 10)
+        torch.testing.assert_close(watcher.view().camera_to_world, keyframe.camera_to_world, atol=1e-4, rtol=0)
+
+
+def middle_of_frustum(keyframe: Keyframe, aspect: float) -> torch.Tensor:
+    """Of the picture in it: viser makes all frusta of one scale equally large in volume."""
+    slope = math.tan(keyframe.fov / 2)
+    depth = FRUSTUM / (aspect * slope**2 / 3) ** (1 / 3)
+    return keyframe.camera_to_world[:3, 3] + depth * keyframe.camera_to_world[:3, 2]
 
 
 def test_the_command_ends_cleanly(tmp_path):

@@ -28,7 +28,8 @@ class LiveSession:
     """A running session. host, port: where it listens; the port is the next free one if the wanted one was taken."""
 
     def __init__(self, server: "ViserServer", renderer: ModeRenderer, views: Views | None, background, limit: int):
-        self.server, self.watchers = server, {}
+        self.server = server
+        self.watchers: dict[int, Watcher] = {}
         self.host, self.port = server.get_host(), server.get_port()
 
         @server.on_client_connect
@@ -78,8 +79,8 @@ def serve(
     """
     check_host(host)
     server = open_server(host, port)
-    angles = (torch.tensor(value) for value in (AZIMUTH, ELEVATION, DISTANCE))
-    start = keyframe_of(cameras_around(*angles, fov=FOV, width=64, height=64), 0.0)
+    azimuth, elevation, distance = torch.tensor([AZIMUTH, ELEVATION, DISTANCE])
+    start = keyframe_of(cameras_around(azimuth, elevation, distance, FOV, 64, 64), 0.0)
     server.initial_camera.position = start.camera_to_world[:3, 3].numpy()
     server.initial_camera.look_at = (0.0, 0.0, 0.0)
     server.initial_camera.fov = start.fov

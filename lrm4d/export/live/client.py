@@ -2,7 +2,7 @@
 
 import math
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ class Watcher:
         self.worker = FrameWorker(renderer, self.show)
         self.inputs: list = []
         self.keys: list = []
-        self.line = None
+        self.line: Any = None
         self._build_panel(tuple(round(255 * channel) for channel in background), limit, views is not None)
         if views is not None:
             self._add_inputs(views)
@@ -116,7 +116,7 @@ class Watcher:
     def view(self) -> View:
         """What the watcher asks to see now."""
         camera = self.client.camera
-        scale = min(1.0, self.limit.value / max(camera.image_width, camera.image_height))
+        scale = min(1.0, self.limit.value / max(1, camera.image_width, camera.image_height))
         return View(
             pose_of(camera),
             camera.fov,
