@@ -8,7 +8,7 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from lrm4d.generation.layout import Slot, TokenLayout
-from lrm4d.generation.transformer import ViewTransformer, rotations, widen_input
+from lrm4d.generation.transformer import ViewTransformer, add_lora, load_lora, rotations, save_lora, widen_input
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -133,3 +133,39 @@ def test_each_slot_has_its_own_noise_level(wan):
     levels[:, 0] = 0.9
     changed = (model(layout, latents, levels, cameras, text) - before).abs().amax(dim=(0, 2, 3, 4)) > 1e-6
     assert torch.equal(changed, layout.slot_mask()[:, 0])
+
+
+def test_lora_starts_at_nothing_and_comes_back_as_it_was_saved(wan, tmp_path):
+    latents, levels, cameras, text = inputs(5)
+    fresh = copy.deepcopy(wan)
+    model = ViewTransformer(wan, 6)
+    with torch.no_grad():
+        before = model(VIDEO, latents, levels, cameras, text)
+    trained = add_lora(wan, rank=2)
+    assert {p.shape[0] if p.shape[0] == 2 else p.shape[1] for p in trained} == {2} and len(trained) == 2 * 2 * 8
+    with torch.no_grad():
+        assert torch.equal(model(VIDEO, latents, levels, cameras, text), before)
+        for parameter in trained:
+            parameter.normal_()
+        tuned = model(VIDEO, latents, levels, cameras, text)
+        assert (tuned - before).abs().max() > 1e-3
+        save_lora(wan, tmp_path / "lora.safetensors")
+        again = ViewTransformer(fresh, 6)
+        load_lora(fresh, tmp_path / "lora.safetensors")
+        torch.testing.assert_close(again(VIDEO, latents, levels, cameras, text), tuned)
+        fresh.set_adapters("default", 0.0)
+        torch.testing.assert_close(again(VIDEO, latents, levels, cameras, text), before)
+    with pytest.raises(ValueError, match="already"):
+        add_lora(wan)
+
+
+def test_lora_files_of_others_are_refused(wan, tmp_path):
+    path = tmp_path / "lora.safetensors"
+    add_lora(wan, rank=2)
+    save_lora(wan, path)
+    other = WanTransformer3DModel(num_layers=1, num_attention_heads=1, attention_head_dim=12, ffn_dim=8, text_dim=8)
+    with pytest.raises(ValueError, match="another network"):
+        load_lora(other, path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match="not a readable"):
+        load_lora(other, path)

@@ -3,7 +3,12 @@
 from collections.abc import Callable
 
 import torch
-from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+from diffusers import (
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    SchedulerMixin,
+    UniPCMultistepScheduler,
+)
 from jaxtyping import Float
 from torch import Tensor
 
@@ -93,23 +98,27 @@ def condition_warp(
     return weight * add_noise(warp, noise, warp_level[:, :, None, None, None]) + (1 - weight) * noisy
 
 
-def make_scheduler(sampler: str, steps: int, shift: float = 1.0):
-    """A diffusers scheduler for flow matching with its steps set; sampler: euler, dpm or unipc.
+def make_scheduler(sampler: str, shift: float = 1.0) -> SchedulerMixin:
+    """A diffusers scheduler for flow matching; sampler: euler, dpm (2nd order, multistep) or unipc.
 
     shift: above 1 spends more of the steps at high noise, t -> shift t / (1 + (shift - 1) t); Wan uses 3 to 5.
     """
     if sampler not in SAMPLERS:
         raise ValueError(f"no sampler called {sampler!r}: there are {', '.join(SAMPLERS)}.")
+    if sampler == "euler":
+        return FlowMatchEulerDiscreteScheduler(shift=shift)
+    multistep = DPMSolverMultistepScheduler if sampler == "dpm" else UniPCMultistepScheduler
+    return multistep(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift)
+
+
+def _set_steps(scheduler: SchedulerMixin, steps: int) -> None:
+    """Euler's own steps end with one from t = 0.001, which would be wasted; these are even down to 1 / steps."""
     if steps < 1:
         raise ValueError(f"{steps} steps: at least one is needed.")
-    if sampler == "euler":
-        scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
         scheduler.set_timesteps(sigmas=[1 - step / steps for step in range(steps)])
-        return scheduler
-    multistep = DPMSolverMultistepScheduler if sampler == "dpm" else UniPCMultistepScheduler
-    scheduler = multistep(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift)
-    scheduler.set_timesteps(steps)
-    return scheduler
+    else:
+        scheduler.set_timesteps(steps)
 
 
 def sample_flow(
@@ -126,7 +135,8 @@ def sample_flow(
     known: (pictures, where they are known as 0 or 1, broadcasting); what is known is kept: on its straight way from
     the same noise during sampling, so that the rest fits to it, and exactly at the end. None makes everything anew.
     """
-    scheduler = make_scheduler(sampler, steps, shift)
+    scheduler = make_scheduler(sampler, shift)
+    _set_steps(scheduler, steps)
     state = noise
     for step, timestep in enumerate(scheduler.timesteps):
         level = float(scheduler.sigmas[step])

@@ -6,15 +6,18 @@ self-attention and the patch embedding, none of which changes what a pretrained 
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import torch
-from diffusers import WanTransformer3DModel
+from diffusers import ModelMixin, WanTransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanAttention, WanAttnProcessor
 from jaxtyping import Complex, Float
+from peft import LoraConfig, get_peft_model_state_dict
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.nn.functional import avg_pool3d, scaled_dot_product_attention
 
+from lrm4d.checkpoint import read_safetensors, write_safetensors
 from lrm4d.generation.layout import ROLES, TokenLayout, attention_mask
 
 TIMESTEPS = 1000
@@ -154,3 +157,43 @@ def widen_input(wan: WanTransformer3DModel, channels: int) -> None:
         new.bias.copy_(old.bias)
     wan.patch_embedding = new
     wan.register_to_config(in_channels=channels)
+
+
+LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
+"""The layers that are adapted: the projections of self- and cross-attention, as in Wan's own tuning scripts."""
+
+
+def add_lora(transformer: ModelMixin, rank: int = 128) -> list[nn.Parameter]:
+    """Freeze a diffusers transformer and add low-rank layers that change nothing yet; returns what is to be trained.
+
+    EasyCreator tunes with rank 128. ValueError if it has such layers already.
+    """
+    if getattr(transformer, "peft_config", None):
+        raise ValueError("the transformer has LoRA layers already; load or train those, or start from fresh weights.")
+    transformer.requires_grad_(False)
+    transformer.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(LORA_TARGETS)))
+    return [parameter for parameter in transformer.parameters() if parameter.requires_grad]
+
+
+def save_lora(transformer: ModelMixin, path: str | Path) -> None:
+    """Write the low-rank layers as safetensors in diffusers' naming, atomically; the alpha is the rank."""
+    state = get_peft_model_state_dict(transformer)
+    write_safetensors(path, {f"transformer.{name}": value for name, value in state.items()}, {"format": "pt"})
+
+
+def load_lora(transformer: ModelMixin, path: str | Path, weight: float = 1.0) -> None:
+    """Add low-rank layers of a file to a transformer without any, at a weight (EasyCreator samples at 0.7).
+
+    ValueError if the file is broken, has none, or they are of another network.
+    """
+    tensors, _ = read_safetensors(path)
+    layers = dict(transformer.named_modules())
+    for name, value in tensors.items():
+        layer = layers.get(name.removeprefix("transformer.").rsplit(".lora_", 1)[0])
+        side = 1 if ".lora_A." in name else 0
+        if not isinstance(layer, nn.Linear) or value.ndim != 2 or layer.weight.shape[side] != value.shape[side]:
+            raise ValueError(f"{path}: {name} {tuple(value.shape)} fits no layer; it was made for another network.")
+    if not tensors:
+        raise ValueError(f"{path}: holds no low-rank layers.")
+    transformer.load_lora_adapter(tensors, prefix="transformer", adapter_name="default")
+    transformer.set_adapters("default", weight)
