@@ -29,6 +29,10 @@ docs: $(VENV)/.dev
 	$(BIN)/lrm4d demo -o $(OUT)
 	cp $(OUT)/contact_sheet.png docs/demo.png
 	$(BIN)/lrm4d render $(OUT)/scene.safetensors --times 0:1:0 --frames 60 --size 320 --fps 20 -o docs/demo.gif
+	$(BIN)/lrm4d path "orbit:turns=0.6 + dolly:to=2; bullet:turns=0.5 + pedestal:by=0.5; arc:by=-70,rise=30,ease=in-out" \
+		--scene $(OUT)/scene.safetensors -o docs/camera_paths/example.png
+	for move in orbit arc spiral bullet dolly dolly_zoom zoom truck pedestal pan tilt roll static; do \
+		$(BIN)/lrm4d path $$move --size 320x240 -o docs/camera_paths/$$move.png || exit 1; done
 	$(BIN)/python docs/view_screenshot.py $(OUT)/scene.safetensors lrm4d/scenes/demo -o docs/view.png
 	$(BIN)/python -m data_tools.contact_sheet --seed 60 --scenes 12 --views 7 --setup random -o docs/world.png
 

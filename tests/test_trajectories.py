@@ -269,6 +269,7 @@ def test_both_ways_of_nesting_are_the_same_path():
         (lambda: stands(dolly(by=3)), "through the object"),
         (lambda: stands(dolly(to=0)), "to is 0"),
         (lambda: spiral(to=-2), "to is -2"),
+        (lambda: stands(zoom(by=1e-300) >> zoom(by=1e-300) >> pan()), "focal length of e"),
     ],
 )
 def test_what_cannot_be_is_refused(make, message):

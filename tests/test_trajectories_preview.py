@@ -47,8 +47,7 @@ def test_the_path_is_where_its_cameras_are(text):
     assert picture.shape == (3, 240, 320) and picture.min() >= 0 and picture.max() <= 1
     pixels, _ = project(viewpoint, cameras.origins)
     assert all(differs_from_white(picture, place) for place in pixels)
-    corner = picture[:, 40:60, :20]
-    assert bool((corner > 0.95).all())
+    assert (picture > 0.95).all(0).float().mean() > 0.6, "and nearly all else is empty"
 
 
 def test_the_colour_of_the_line_is_its_time():

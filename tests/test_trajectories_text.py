@@ -102,6 +102,7 @@ def test_texts(text, path):
         ("orbit)", r"did not expect '\)'"),
         ("orbit:azimuth=1 + dolly:azimuth=1", "azimuth is set twice"),
         ("orbit: turns=1; %", "no move '%'"),
+        ("(" * 5000, "too many parentheses"),
     ],
 )
 def test_unreadable_texts_say_what_can_be_read(text, message):

@@ -22,6 +22,9 @@ TIME_COLORS = ((68, 62, 160), (38, 126, 190), (60, 170, 150), (150, 195, 70), (2
 """From time 0 to time 1."""
 INK, GRAY, PALE = (40, 44, 52), (150, 155, 163), (222, 225, 230)
 NEAR = 0.05
+CUTS = 6
+"""Pieces that a line between two points is drawn in, each seen or hidden."""
+Color = tuple[int, int, int]
 
 
 def overlook(cameras: Cameras, width: int, height: int, margin: float = 0.8) -> Cameras:
@@ -71,9 +74,7 @@ def draw_path(
     if backdrop is None:
         _draw_sphere(canvas)
     colors = [_color_of(time) for time in times.tolist()]
-    line = _flight(cameras)
-    for index in range(len(line) - 1):
-        canvas.line(line[index : index + 2], colors[index], 2.6)
+    canvas.line(_flight(cameras), colors, 2.6)
     eyes = project(viewpoint, cameras.origins)[1]
     for index in sorted(_shown(cameras), key=lambda i: -float(eyes[i])):
         _draw_camera(canvas, cameras, index, colors[index])
@@ -106,20 +107,21 @@ class _Canvas:
             seen = seen & (depth <= self.depth[row, column])
         return [(x * SHARP, y * SHARP) for x, y in pixels.tolist()], seen.tolist()
 
-    def line(self, points: Float[Tensor, "point 3"], color: tuple[int, int, int], width: float) -> None:
-        """A line through points, cut into short pieces; those behind the scene are faint."""
-        steps = torch.linspace(0, 1, 9)[:, None]
-        for first, last in pairwise(points):
-            places, seen = self.place(torch.lerp(first, last, steps))
-            for index, (start, end) in enumerate(pairwise(places)):
-                alpha = 255 if seen[index] and seen[index + 1] else 60
-                self.pen.line([start, end], fill=(*color, alpha), width=max(1, round(width * SHARP)))
+    def line(self, points: Float[Tensor, "point 3"], colors: Color | list[Color], width: float) -> None:
+        """A line through points, of one colour or of one for each piece; what lies behind the scene is faint."""
+        colors = colors if isinstance(colors, list) else [colors] * len(points)
+        steps = torch.linspace(0, 1, CUTS + 1)[:-1, None]
+        cut = torch.lerp(points[:-1, None], points[1:, None], steps).flatten(0, 1)
+        places, seen = self.place(torch.cat([cut, points[-1:]]))
+        for index, (start, end) in enumerate(pairwise(places)):
+            alpha = 255 if seen[index] and seen[index + 1] else 60
+            self.pen.line([start, end], fill=(*colors[index // CUTS], alpha), width=max(1, round(width * SHARP)))
 
-    def face(self, points: Float[Tensor, "point 3"], color: tuple[int, int, int], alpha: int) -> None:
+    def face(self, points: Float[Tensor, "point 3"], color: Color, alpha: int) -> None:
         """A filled polygon."""
         self.pen.polygon(self.place(points)[0], fill=(*color, alpha))
 
-    def dot(self, point: Float[Tensor, "3"], color: tuple[int, int, int], radius: float) -> tuple[float, float]:
+    def dot(self, point: Float[Tensor, "3"], color: Color, radius: float) -> tuple[float, float]:
         """A disc with a white rim; returns its place."""
         (x, y), r = self.place(point[None])[0][0], radius * SHARP
         rim = r + 1.5 * SHARP
@@ -127,9 +129,7 @@ class _Canvas:
         self.pen.ellipse([x - r, y - r, x + r, y + r], fill=(*color, 255))
         return x, y
 
-    def text(
-        self, place: tuple[float, float], words: str, color: tuple[int, int, int] = INK, raised: float = 9.0
-    ) -> None:
+    def text(self, place: tuple[float, float], words: str, color: Color = INK, raised: float = 9.0) -> None:
         """Words beside a place, below it where there is no room, with a white rim."""
         font = ImageFont.load_default(14 * SHARP)
         gap, most = 10 * SHARP, self.image.width - font.getlength(words) - 4 * SHARP
@@ -140,7 +140,7 @@ class _Canvas:
         return self.image.resize((self.viewpoint.width, self.viewpoint.height), Image.Resampling.LANCZOS)
 
 
-def _color_of(time: float) -> tuple[int, int, int]:
+def _color_of(time: float) -> Color:
     place = min(max(time, 0.0), 1.0) * (len(TIME_COLORS) - 1)
     before = min(int(place), len(TIME_COLORS) - 2)
     pair = zip(TIME_COLORS[before], TIME_COLORS[before + 1], strict=True)
@@ -225,7 +225,7 @@ def _frustum(cameras: Cameras, length: float) -> Float[Tensor, "camera 4 3"]:
     return unproject(cameras.reshape(-1, 1), corners, depth[:, None].expand(-1, 4))
 
 
-def _draw_camera(canvas: _Canvas, cameras: Cameras, index: int, color: tuple[int, int, int]) -> None:
+def _draw_camera(canvas: _Canvas, cameras: Cameras, index: int, color: Color) -> None:
     """A frustum with a roof that shows which way is up, and a plumb line to the ground."""
     one = cameras[index : index + 1]
     eye, corners = one.origins[0], _frustum(one, _frustum_length(cameras))[0]
@@ -242,7 +242,7 @@ def _draw_camera(canvas: _Canvas, cameras: Cameras, index: int, color: tuple[int
     )
 
 
-def _draw_ends(canvas: _Canvas, cameras: Cameras, colors: list[tuple[int, int, int]]) -> None:
+def _draw_ends(canvas: _Canvas, cameras: Cameras, colors: list[Color]) -> None:
     flight = _flight(cameras)
     ends = flight[[0, -1]]
     apart = float((ends[0] - ends[1]).norm()) > 1e-6

@@ -17,6 +17,8 @@ Number = float | int
 
 COMPONENTS = ("azimuth", "elevation", "log_distance", "truck", "pedestal", "pan", "tilt", "roll", "log_focal")
 """Of the vector: a Rig with the logarithms of its distance and of its focal length (in halves of the picture)."""
+LARGEST = 50.0
+"""Of the logarithms; beyond, pictures are not computed in single precision any more."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,10 @@ class Rig:
     def from_vector(vector: Float[Tensor, "9"]) -> "Rig":
         """The inverse of to_vector."""
         azimuth, elevation, log_distance, *rest, log_focal = vector.tolist()
+        if max(abs(log_distance), abs(log_focal)) > LARGEST:
+            raise ValueError(
+                f"the path comes to a distance of e^{log_distance:.0f}, a focal length of e^{log_focal:.0f}."
+            )
         fov = 2 * math.degrees(math.atan(math.exp(-log_focal)))
         return Rig(azimuth, elevation, math.exp(log_distance), *rest, fov)
 

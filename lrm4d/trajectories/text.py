@@ -21,7 +21,10 @@ TOKEN = re.compile(
 def parse_path(text: str) -> Path:
     """The path of a text; parse_path(str(path)) == path. ValueError names the wrong word and what is known."""
     reader = _Reader(text)
-    path = reader.read_sequence()
+    try:
+        path = reader.read_sequence()
+    except RecursionError as error:
+        raise reader.error("too many parentheses within each other") from error
     if reader.next:
         raise reader.error(f"did not expect '{reader.next}'; moves are joined by ';' (then) or '+' (together)")
     return path
