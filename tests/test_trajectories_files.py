@@ -270,6 +270,7 @@ def test_a_text_is_a_path_where_no_file_has_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "orbit").mkdir()
     assert read_path("orbit") == orbit()
+    assert len(read_path("; ".join(["orbit:turns=0.5"] * 40)).parts) == 40, "longer than a file's name can be"
     with pytest.raises(ValueError, match=r"orbit: holds no images\.txt"):
         read_path("./orbit")
     for name in ("no.json", "no.npz#fsff", "no.txt"):

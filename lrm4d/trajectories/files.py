@@ -4,6 +4,7 @@ A path that was read is placed as it is: its world is ours, in the file's units 
 its cameras are turned into OpenCV's (and ReCamMaster's left-handed world into a right-handed one).
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path as FilePath
 
@@ -46,7 +47,7 @@ def read_path(text: str) -> CameraPath:
     """
     name, _, part = text.partition("#")
     file = FilePath(name)
-    if name not in MOVES and file.exists():
+    if name not in MOVES and os.path.exists(name):
         return load_path(file, part)
     if file.suffix in set(SUFFIXES.values()) - {""}:
         raise ValueError(f"trajectory '{text}': there is no file {file}.")
