@@ -3,11 +3,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lrm4d.cameras import Cameras, look_at
+from data_tools.render import render
+from data_tools.world import sample_scenes
+from lrm4d.cameras import Cameras, look_at, project
 from lrm4d.generation import splatting
 from lrm4d.generation.geometry import Geometry, static_cameras
 from lrm4d.generation.warping import draw_jitter, relate, reproject_twice, warp
 from lrm4d.operators import load_operators
+from lrm4d.trajectories import cameras_around
 
 NEAR, FAR, HALF = 2.0, 4.0, 0.5
 """A square of half-width HALF at depth NEAR before a plane at depth FAR, seen along y from the origin."""
@@ -249,3 +252,28 @@ def test_what_does_not_fit_is_an_error():
         warp(images[..., :32], geometry, geometry.cameras)
     with pytest.raises(ValueError, match=r"expected \[2\]"):
         warp(images, geometry, cameras_at([[0.0, 0.0, 0.0]]))
+
+
+def test_the_procedural_worlds_other_views_are_what_the_warp_shows():
+    size, count = 128, 4
+    azimuths = torch.tensor([0.0, 20.0]).expand(count, 2)
+    cameras = cameras_around(azimuths, torch.full((count, 2), 20.0), torch.full((count, 2), 2.7), 49.1, size, size)
+    made = render(sample_scenes(list(range(count))), cameras, torch.full((count, 2), 0.5))
+    images = made.views.composite(torch.ones(3))
+    geometry = Geometry(made.depths[:, 0], cameras[:, 0], made.hits[:, 0])
+    done = warp(images[:, 0], geometry, cameras[:, 1])
+    points = Geometry(made.depths[:, 1], cameras[:, 1], made.hits[:, 1]).points()
+    pixels, depth = project(cameras[:, 0].reshape(count, 1, 1), points)
+    first = torch.nn.functional.grid_sample(made.depths[:, 0], pixels / size * 2 - 1, "nearest", align_corners=False)
+    hits = made.hits[:, 1]
+    seen = hits & ((depth[:, None] - first).abs() < 0.02 * first)
+    assert (hits & ~seen).sum() > 300, "there are disocclusions"
+    assert (done.visibility == seen)[hits].float().mean() > 0.95
+    both = done.visibility & seen
+    assert (done.depths - made.depths[:, 1])[both].abs().median() < 0.001
+    error = (done.images - images[:, 1]).square().mean(1, keepdim=True)[both].mean()
+    assert -10 * error.log10() > 27
+    again = reproject_twice(images[:, 0], geometry, cameras[:, 1])
+    assert bool((again.visibility <= torch.nn.functional.max_pool2d(made.hits[:, 0].float(), 3, 1, 1).bool()).all())
+    error = (again.images - images[:, 0]).square().mean(1, keepdim=True)[again.visibility & made.hits[:, 0]].mean()
+    assert -10 * error.log10() > 27
