@@ -37,10 +37,10 @@ def test_edges_are_the_pixels_on_both_sides_of_a_jump_and_of_nothing_else():
     assert torch.equal(kept.valid, ~edges)
 
 
-def test_a_pixel_that_is_not_valid_makes_no_edge():
-    geometry = make_step()
-    hole = replace(geometry, valid=geometry.valid & (geometry.depths < 3))
-    assert not hole.edges().any()
+def test_the_border_to_what_is_not_valid_is_an_edge_and_the_pictures_is_none():
+    geometry = make_step(4.0, 4.0)
+    left = replace(geometry, valid=torch.arange(16).expand(2, 1, 16, 16) < 8)
+    assert left.edges()[..., 7].all() and left.edges().sum() == 2 * 16
 
 
 def test_resizing_keeps_depths_and_field_of_view():

@@ -66,15 +66,16 @@ class Geometry:
         return Geometry(interpolate(self.depths, **size), self.cameras.resize(width, height), valid)
 
     def edges(self, jump: float = EDGE_JUMP) -> Bool[Tensor, "time 1 height width"]:
-        """Pixels on either side of an edge: depths within a pixel, diagonals too, differ by more than `jump` of the
-        smaller.
+        """Valid pixels at an edge: of the pixels around, diagonals too, one is not valid or depths differ by more than
+        `jump` of the smaller.
 
         There a depth model smears and a pixel mixes two surfaces' colours, so its warp is unreliable.
         """
         unknown = ~self.valid
         nearest = -max_pool2d(-self.depths.masked_fill(unknown, torch.inf), 3, stride=1, padding=1)
         farthest = max_pool2d(self.depths.masked_fill(unknown, -torch.inf), 3, stride=1, padding=1)
-        return self.valid & (farthest > nearest * (1 + jump))
+        beside_unknown = max_pool2d(unknown.to(self.depths), 3, stride=1, padding=1) > 0
+        return self.valid & ((farthest > nearest * (1 + jump)) | beside_unknown)
 
     def without_edges(self, jump: float = EDGE_JUMP) -> "Geometry":
         """With the pixels at edges not valid: their wrong colours leave holes instead (arXiv 2601.10214)."""
