@@ -5,6 +5,7 @@ path == parse_path("orbit + dolly:to=2.2; bullet:time=0.5,ease=in-out")
 cameras, times = path.cameras(96, 640, 360), path.times(96, "0:1")
 """
 
+from lrm4d.trajectories.banks import BANKS, Bank, parse_bank
 from lrm4d.trajectories.clock import parse_times
 from lrm4d.trajectories.files import load_path, read_path, save_path
 from lrm4d.trajectories.moves import (
@@ -33,7 +34,9 @@ truck, pedestal, pan, tilt, roll, static = Truck, Pedestal, Pan, Tilt, Roll, Sta
 """The moves, so called that Python reads as the text does."""
 
 __all__ = [
+    "BANKS",
     "MOVES",
+    "Bank",
     "CameraPath",
     "Path",
     "Rig",
@@ -47,6 +50,7 @@ __all__ = [
     "orbit",
     "overlook",
     "pan",
+    "parse_bank",
     "parse_path",
     "parse_times",
     "pedestal",

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lrm4d.cameras import Cameras
 from lrm4d.checkpoint import read_json
+from lrm4d.trajectories.banks import BANKS, parse_bank
 from lrm4d.trajectories.formats import colmap, nerfstudio, recammaster, trajectorycrafter, transforms, vista4d
 from lrm4d.trajectories.moves import MOVES
 from lrm4d.trajectories.path import CameraPath
@@ -41,10 +42,12 @@ SUFFIXES = {
 
 
 def read_path(text: str) -> CameraPath:
-    """The path of a file or folder of that name (FILE#PART for one of several in it), else of the text.
+    """The path of a file or folder of that name (FILE#PART for one of several in it), else of the text; or a bank.
 
     A move's own name is the move, also where there is a folder called so (write ./orbit for that).
     """
+    if text.strip().partition(":")[0] in BANKS:
+        return parse_bank(text)
     name, _, part = text.partition("#")
     file = FilePath(name)
     if name not in MOVES and os.path.exists(name):
