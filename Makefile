@@ -34,6 +34,7 @@ docs: $(VENV)/.dev
 	for move in orbit arc spiral bullet dolly dolly_zoom zoom truck pedestal pan tilt roll static; do \
 		$(BIN)/lrm4d path $$move --size 320x240 -o docs/camera_paths/$$move.png || exit 1; done
 	$(BIN)/python docs/view_screenshot.py $(OUT)/scene.safetensors lrm4d/scenes/demo -o docs/view.png
+	$(BIN)/python docs/viewer_screenshot.py $(OUT)/scene.safetensors lrm4d/scenes/demo -o docs/viewer.png
 	$(BIN)/python -m data_tools.contact_sheet --seed 60 --scenes 12 --views 7 --setup random -o docs/world.png
 
 clean:

@@ -125,7 +125,7 @@ def test_the_page_is_whole_and_asks_for_nothing_outside(tmp_path):
 def test_every_source_is_on_the_page():
     from lrm4d.export import html
 
-    assert {f.stem for f in html.SOURCES.glob("*.js")} == set(html.SCRIPTS)
+    assert {f.stem for f in html.SOURCES.glob("*.js")} == {"sorter", *html.SCRIPTS}
 
 
 def test_what_does_not_fit_is_refused(tmp_path):
@@ -297,9 +297,9 @@ def test_time_runs_back_round_and_out(browser, page):
     open_page(browser, page, "#time=0.9&speed=4&loop=once&play=1")
     wait_for(lambda: not browser.evaluate("lrm4d.playing"), 10)
     assert browser.evaluate("lrm4d.getTime()") == 1
-    open_page(browser, page, "#time=0.9&speed=4&loop=loop&play=1")
+    browser.evaluate("location.hash = '#time=0.9&speed=4&loop=loop&play=1'")
     wait_for(lambda: browser.evaluate("lrm4d.getTime()") < 0.8, 10)
-    open_page(browser, page, "#time=0.99&speed=1&play=1")
+    browser.evaluate("location.hash = '#time=0.99&speed=1&loop=pingpong&play=1'")
     times = []
     wait_for(lambda: times.append(browser.evaluate("lrm4d.getTime()")) or times[-1] < 0.9, 10)
     assert all(time <= 1 for time in times) and 1 - times[-1] < 0.5  # it went back, and did not start anew
@@ -339,12 +339,12 @@ def test_every_key_does_something(browser, page):
 
 @needs_browser
 def test_a_click_on_a_camera_stands_in_it(browser, scene, page):
-    browser.resize(640, 480)
+    browser.resize(320, 240)
     wanted = make_views(scene).cameras[2]
     from_behind = ring(5, 48, 36, distance=4.5)[2]
     open_page(browser, page, address_of(from_behind, 0.1).replace("ui=0", "cameras=1"))
     # The camera stands before us in the middle: its centre is seen at the principal point.
-    browser.click(320, 240)
+    browser.click(160, 120)
     wait_for(lambda: browser.evaluate("lrm4d.getCamera().index") == 2, 10)
     browser.evaluate("lrm4d.frameReady().then(() => true)")
     pose = torch.tensor(browser.evaluate("lrm4d.getCamera().camera_to_world")).reshape(4, 4)
@@ -359,7 +359,7 @@ def test_dragging_turns_around_the_scene_and_wheel_nears_it(browser, page):
     pose = lambda: np.array(browser.evaluate("lrm4d.getCamera().camera_to_world")).reshape(4, 4)  # noqa: E731
     before = pose()
     browser.mouse("mousePressed", 100, 128)
-    for x in range(105, 160, 5):
+    for x in range(115, 160, 20):
         browser.mouse("mouseMoved", x, 128, buttons=1)
     browser.evaluate("new Promise((resolve) => setTimeout(resolve, 100))")  # held still: no spin is left
     browser.mouse("mouseReleased", 155, 128)

@@ -28,13 +28,13 @@ from lrm4d.views import Views
 
 SOURCES = Path(__file__).parent / "viewer"
 SCRIPTS = (
-    *("sorter", "algebra", "payload", "view", "playback", "splats", "frusta"),
+    *("algebra", "payload", "view", "playback", "splats", "frusta"),
     *("sorting", "controls", "address", "panel", "main", "start"),
 )
-"""In the order in which the page runs them."""
+"""In the order in which the page runs them, after sorter.js, whose text the worker is made of."""
 POSTER_SIDE, THUMBNAIL_SIDE, ATLAS_SIDE = 720, 160, 4096
 """Pixels: the poster's longer side, an input picture's, and the most that a phone's texture may have."""
-FRUSTUM = 0.13
+FRUSTUM = 0.17
 """How deep the pyramid of an input camera is drawn, in distances of the nearest camera from the scene."""
 
 

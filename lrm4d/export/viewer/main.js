@@ -108,9 +108,11 @@ class Viewer {
 
   takeOrder({ order, found, milliseconds }) {
     this.splats.setOrder(order, found);
-    Object.assign(this.stats, { visible: found, sortMilliseconds: milliseconds });
-    this.stats.sorts.push(milliseconds);
-    if (this.stats.sorts.length > 600) this.stats.sorts.shift();
+    const { stats } = this, sorts = stats.sorts;
+    sorts.push(milliseconds);
+    if (sorts.length > 15) sorts.shift();
+    // The median, because one sort that had to wait for the processor tells nothing.
+    Object.assign(stats, { visible: found, sortMilliseconds: sorts.slice().sort((a, b) => a - b)[sorts.length >> 1] });
     this.invalidate();
   }
 
@@ -210,7 +212,7 @@ class Viewer {
     if (this.chosen >= 0 || !this.frusta) return;
     const { view } = this, reach = Math.max(...this.frusta.points.flat().map((p) => Math.hypot(...subtract(p, view.center))));
     const fitted = this.fitted(), slope = Math.min(fitted.width / fitted.fx, fitted.height / fitted.fy) / 2;
-    const distance = reach / Math.sin(Math.atan(slope));
+    const distance = 0.85 * reach / Math.sin(Math.atan(slope));  // they seldom fill a sphere
     if (distance <= view.distance) return;
     const pose = view.pose, position = add(view.pivot, view.forward, -distance);
     [pose[3], pose[7], pose[11]] = position;
