@@ -61,9 +61,9 @@ class Geometry:
 
     def resize(self, width: int, height: int) -> "Geometry":
         """The same at another size (pixels). Takes the nearest pixel's depth: no surface is at a mean of two."""
-        size = {"size": (height, width), "mode": "nearest-exact"}
-        valid = interpolate(self.valid.to(self.depths), **size) > 0.5
-        return Geometry(interpolate(self.depths, **size), self.cameras.resize(width, height), valid)
+        both = torch.cat([self.depths, self.valid.to(self.depths)], dim=1)
+        depths, valid = interpolate(both, (height, width), mode="nearest-exact").split(1, dim=1)
+        return Geometry(depths, self.cameras.resize(width, height), valid > 0.5)
 
     def edges(self, jump: float = EDGE_JUMP) -> Bool[Tensor, "time 1 height width"]:
         """Valid pixels at an edge: of the pixels around, diagonals too, one is not valid or depths differ by more than

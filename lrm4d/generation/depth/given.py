@@ -36,19 +36,22 @@ def load_geometry(path: str | Path, fov: float = DEFAULT_FOV) -> Geometry:
 def _read_cameras(path: Path, given: Given, fov: float) -> Cameras:
     count, height, width = given.depths.shape
     cameras = static_cameras(count, width, height, fov)
-    wanted = {"camera_to_world": (given.camera_to_world, (4, 4)), "intrinsics": (given.intrinsics, (3, 3))}
-    for name, (values, shape) in wanted.items():
-        if values is None:
-            continue
-        fits = values.shape in (shape, (1, *shape), (count, *shape)) and values.dtype.kind in "fiu"
-        if not fits or not np.isfinite(values).all():
-            raise ValueError(
-                f"{path}: {name} of shape {values.shape}; expected {(count, *shape)}, finite, one for each of the "
-                f"{count} frames."
-            )
-        filled = torch.from_numpy(values.astype(np.float32)).expand(count, *shape)
-        cameras = replace(cameras, **{name: filled})
-    return cameras
+    return replace(
+        cameras,
+        camera_to_world=_read_matrices(path, "camera_to_world", given.camera_to_world, cameras.camera_to_world),
+        intrinsics=_read_matrices(path, "intrinsics", given.intrinsics, cameras.intrinsics),
+    )
+
+
+def _read_matrices(path: Path, name: str, values: np.ndarray | None, otherwise: Tensor) -> Tensor:
+    """Values as tensors of the shape of others, which stand for them if they are not given; one counts for all."""
+    if values is None:
+        return otherwise
+    shape = tuple(otherwise.shape)
+    fits = values.shape in (shape, (1, *shape[1:]), shape[1:]) and values.dtype.kind in "fiu"
+    if not fits or not np.isfinite(values).all():
+        raise ValueError(f"{path}: {name} of shape {values.shape}; expected {shape}, finite, one for each frame.")
+    return torch.from_numpy(values.astype(np.float32)).expand(shape)
 
 
 def save_geometry(path: str | Path, geometry: Geometry) -> None:

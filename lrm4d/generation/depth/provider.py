@@ -1,7 +1,7 @@
 """What every source of depth is."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -12,6 +12,7 @@ Progress = Callable[[str, int, int], None]
 """Told (stage, done, total) while something takes long."""
 
 
+@runtime_checkable
 class DepthProvider(Protocol):
     """Anything that tells the geometry of a video."""
 
