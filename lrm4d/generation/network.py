@@ -69,7 +69,10 @@ class Conditions:
 
 
 class InpaintingNetwork(nn.Module):
-    """Noisy targets and what is given -> clean targets."""
+    """Noisy targets and what is given -> clean targets.
+
+    bf16: run the layers under autocast to bfloat16.
+    """
 
     def __init__(self, config: NanoConfig):
         super().__init__()
@@ -88,7 +91,8 @@ class InpaintingNetwork(nn.Module):
         nn.init.zeros_(wan.proj_out.weight)
         nn.init.zeros_(wan.proj_out.bias)
         self.transformer = ViewTransformer(wan, CAMERA_CHANNELS[config.cameras])
-        self.text = nn.Parameter(torch.randn(2, config.words, config.text_width))
+        self.bf16 = False
+        self.text = nn.Embedding(2, config.words * config.text_width)
 
     def condition(
         self,
@@ -126,10 +130,11 @@ class InpaintingNetwork(nn.Module):
         beside = ~layout.warps_apart().to(noisy.device)[:, None, None, None]
         inputs = torch.cat([shown, images[:, pictures] * beside, visible[:, pictures] * beside], dim=2)
         levels = layout.noise_levels(level, warp_level[:, pictures])
-        cameras, text = conditions.cameras[:, pictures], self.text[dropped.long()]
+        cameras, text = conditions.cameras[:, pictures], self.text(dropped.long())
         tokens = layout.resize(*(size // self.config.patch for size in noisy.shape[-2:]))
-        change = self.transformer(tokens, inputs, levels, cameras, text)[:, targets]
-        return change + (images * visible)[:, _targets_among_shown(layout)]
+        with torch.autocast(noisy.device.type, torch.bfloat16, enabled=self.bf16):
+            change = self.transformer(tokens, inputs, levels, cameras, text.unflatten(1, (self.config.words, -1)))[:, targets]
+        return change.to(noisy) + (images * visible)[:, _targets_among_shown(layout)]
 
     def _given(
         self, layout: TokenLayout, noisy: Tensor, level: Tensor, conditions: Conditions, dropped: Tensor

@@ -66,8 +66,10 @@ class LayoutProcessor(WanAttnProcessor):
         if rotary_emb is None:
             return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask)
         turns, mask = rotary_emb
-        queries = _rotate(attn.norm_q(attn.to_q(hidden_states)).unflatten(2, (attn.heads, -1)), turns)
-        keys = _rotate(attn.norm_k(attn.to_k(hidden_states)).unflatten(2, (attn.heads, -1)), turns)
+        exact = attn.norm_q.weight.dtype  # float32 under autocast, whose bfloat16 the kernels do not take here
+        queries, keys = attn.to_q(hidden_states).to(exact), attn.to_k(hidden_states).to(exact)
+        queries = _rotate(attn.norm_q(queries).unflatten(2, (attn.heads, -1)), turns)
+        keys = _rotate(attn.norm_k(keys).unflatten(2, (attn.heads, -1)), turns)
         values = attn.to_v(hidden_states).unflatten(2, (attn.heads, -1))
         mixed = _attend(*(x.transpose(1, 2) for x in (queries, keys, values.type_as(queries))), mask)
         return attn.to_out[1](attn.to_out[0](mixed.transpose(1, 2).flatten(2).type_as(hidden_states)))
@@ -87,7 +89,30 @@ def _attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | BlockM
     """Attention [batch, head, token, channel] by the kernel that the mask is for."""
     if isinstance(mask, BlockMask):
         return _compiled_flex_attention()(queries, keys, values, block_mask=mask)
-    return scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+    if queries.is_cuda:
+        return scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+    with torch.autocast("cpu", enabled=False):  # attention in bfloat16 is slower there than in float32
+        return scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+
+
+class SharedTimes(nn.Module):
+    """Takes the place of the transformer's `condition_embedder`: what it makes of a noise level is made once for each
+    level there is and not for each token, which costs as much as a third of a block and far more memory."""
+
+    def __init__(self, embedder: nn.Module):
+        super().__init__()
+        self.embedder = embedder
+
+    def forward(
+        self, timestep: Tensor, text: Tensor, image: Tensor | None = None, timestep_seq_len: int | None = None
+    ) -> tuple[Tensor | None, ...]:
+        """As WanTimeTextImageEmbedding; timestep: [batch * token] where timestep_seq_len is given, else [batch]."""
+        if timestep_seq_len is None:
+            return self.embedder(timestep, text, image)
+        levels, index = timestep.unique(return_inverse=True)
+        time, modulation, *others = self.embedder(levels, text, image)
+        index = index.unflatten(0, (-1, timestep_seq_len))
+        return time[index], modulation[index], *others
 
 
 class ConditionedPatches(nn.Module):
@@ -118,6 +143,7 @@ class ViewTransformer(nn.Module):
     def __init__(self, wan: WanTransformer3DModel, camera_channels: int):
         super().__init__()
         wan.rope = LayoutRotary(wan.config.attention_head_dim)
+        wan.condition_embedder = SharedTimes(wan.condition_embedder)
         wan.patch_embedding = ConditionedPatches(wan.patch_embedding, camera_channels + len(ROLES))
         for block in wan.blocks:
             block.attn1.set_processor(LayoutProcessor())
