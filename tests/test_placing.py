@@ -5,7 +5,7 @@ import torch
 
 from lrm4d.cameras import Cameras, look_at, project
 from lrm4d.generation.geometry import Geometry, static_cameras
-from lrm4d.generation.placing import cameras_along, place
+from lrm4d.generation.placing import cameras_along, place, place_cameras
 from lrm4d.generation.warping import warp
 from lrm4d.trajectories import parse_path
 
@@ -68,3 +68,15 @@ def test_zooming_is_relative_to_the_lens():
 def test_a_pivot_behind_the_camera_is_an_error():
     with pytest.raises(ValueError, match="lies at depth"):
         place(make_geometry(), torch.tensor([40.0, -20.0, 8.0]))
+
+
+def test_other_cameras_move_with_the_world():
+    geometry = make_geometry()
+    placed = place(geometry, PIVOT)
+    moved = place_cameras(geometry.cameras, geometry, placed)
+    torch.testing.assert_close(moved.camera_to_world, placed.cameras.camera_to_world, atol=1e-5, rtol=1e-5)
+    aside = Cameras(look_at(torch.tensor([[18.0, -3.0, 9.0]]), PIVOT[None]), geometry.cameras.intrinsics[:1], 32, 24)
+    pixels, depth = project(place_cameras(aside, geometry, placed), torch.zeros(1, 3))
+    expected, before = project(aside, PIVOT[None])
+    torch.testing.assert_close(pixels, expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(depth / before, torch.full((1,), 2.7) / (PIVOT - geometry.cameras.origins[0]).norm())

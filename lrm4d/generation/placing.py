@@ -50,3 +50,15 @@ def cameras_along(path: CameraPath, geometry: Geometry, count: int) -> Cameras:
     intrinsics = first.intrinsics.repeat(count, 1, 1)
     intrinsics[:, :2, :2] *= (stands.intrinsics[:, 0, 0] / home.intrinsics[0, 0, 0])[:, None, None]
     return Cameras(poses, intrinsics, first.width, first.height).to(geometry.depths)
+
+
+def place_cameras(cameras: Cameras, before: Geometry, after: Geometry) -> Cameras:
+    """Cameras (any batch shape) of a geometry's own world, moved as `place` moved it from before to after."""
+    chosen = before.valid
+    scale = (after.depths[chosen] / before.depths[chosen]).median().to(cameras.camera_to_world)
+    old, new = before.cameras.camera_to_world[0], after.cameras.camera_to_world[0]
+    turn = new[:3, :3] @ old[:3, :3].mT
+    poses = cameras.camera_to_world.clone()
+    poses[..., :3, :3] = turn @ cameras.camera_to_world[..., :3, :3]
+    poses[..., :3, 3] = (cameras.origins - old[:3, 3]) @ turn.mT * scale + new[:3, 3]
+    return replace(cameras, camera_to_world=poses)
