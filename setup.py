@@ -28,7 +28,7 @@ CORE = [
 EXTRAS = {
     "cuda": ["deepspeed>=0.19", "gsplat>=1.5", "xformers>=0.0.30"],
     "train": ["deepspeed>=0.19", "webdataset>=0.2.100"],
-    "generate": ["diffusers>=0.33", "peft>=0.15", "transformers>=4.50"],
+    "generate": ["accelerate>=1", "diffusers>=0.36", "ftfy>=6", "OpenEXR>=3.2", "peft>=0.17", "transformers>=4.56"],
     "view": ["viser>=1.1"],
     "eval": ["lpips>=0.1.4", "matplotlib>=3.9", "torchmetrics>=1.6"],
     "log": ["tensorboard>=2.18", "wandb>=0.19"],
@@ -46,6 +46,7 @@ EXTRAS = {
     ],
     "dev": ["mypy>=1.15", "ruff>=0.12"],
 }
+EXTRAS["test"] += EXTRAS["generate"]
 EXTRAS["dev"] += EXTRAS["test"]
 PACKAGE_DATA = {
     "lrm4d": ["*/csrc/*", "*.so", "pretrained/*/*", "export/viewer/*", "scenes/demo/*", "scenes/demo/images/*"],
