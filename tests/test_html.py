@@ -294,7 +294,6 @@ def test_it_waits_plays_and_scrubs(browser, page):
 
 def watch_time(browser: Browser, hash: str, until: str) -> np.ndarray:
     """The time of each frame from an address on, until a condition on `seen`, the times so far."""
-    browser.evaluate(f"location.hash = {hash!r}")
     return np.array(
         browser.evaluate(f"""new Promise((done) => {{
           const seen = [];
@@ -302,7 +301,8 @@ def watch_time(browser: Browser, hash: str, until: str) -> np.ndarray:
             seen.push(lrm4d.getTime());
             if ({until} || seen.length > 2000) done(seen); else requestAnimationFrame(look);
           }};
-          requestAnimationFrame(look);
+          window.addEventListener("hashchange", () => requestAnimationFrame(look), {{once: true}});
+          location.hash = {hash!r};
         }})""")
     )
 
