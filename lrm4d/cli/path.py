@@ -43,6 +43,7 @@ Moves, each begins where the one before it ended (its own options with what they
 Every move takes azimuth, elevation, distance and fov (they place the camera when the move begins), ease (linear, in,
 out, in-out), time (0:1, 0.5, 0:1:0, hold) and share (how long beside the others, 1).
 "a; b" is a, then b. "a + b" is both together. "(a; b) + c" is c while a and then b.
+A bank is cameras at rest, alone: fan, ring, rings, dome, kubric16 (`lrm4d generate --help` has their options).
 \b
 Files: nerfstudio's camera path and transforms.json (.json), ReCamMaster (.json#cam01), Vista4D (.npz, .npz#fsff),
 TrajectoryCrafter (.txt), a COLMAP model (a folder). They are placed as they are. Where they cannot be told from the
@@ -104,13 +105,14 @@ def preview(
 
     from lrm4d.gaussians4d import Gaussians4D
     from lrm4d.scenes.pictures import save_picture
-    from lrm4d.trajectories import draw_path, overlook
+    from lrm4d.trajectories import Bank, draw_path, overlook
 
-    cameras, moments = route.cameras(DRAWN, 640, 480, start), route.times(DRAWN, times)
+    count = route.natural_count if isinstance(route, Bank) else DRAWN
+    cameras, moments = route.cameras(count, 640, 480, start), route.times(count, times)
     viewpoint, backdrop, depth = overlook(cameras, width, height), None, None
     if scene:
         with torch.no_grad():
-            seen = Gaussians4D.load(scene).render(viewpoint, moments[DRAWN // 2, None])
+            seen = Gaussians4D.load(scene).render(viewpoint, moments[count // 2, None])
         backdrop, alpha = seen.image[0], seen.alpha[0, 0]
         depth = torch.where(alpha > 0.5, seen.depth[0, 0], torch.inf)
     save_picture(output, draw_path(cameras, moments, viewpoint, backdrop, depth, title))

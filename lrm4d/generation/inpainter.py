@@ -1,7 +1,7 @@
 """Inpainters: warps with holes and pictures beside them to whole pictures. The protocol, the small one, its loss."""
 
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -22,6 +22,7 @@ from lrm4d.generation.layout import TokenLayout
 from lrm4d.generation.network import Conditions, InpaintingNetwork, load_network
 
 
+@runtime_checkable
 class Inpainter(Protocol):
     """Anything that completes the targets of a layout."""
 

@@ -1,0 +1,135 @@
+"""lrm4d generate: one video in, synchronized videos from other cameras out."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lrm4d.cli.app import app
+from lrm4d.cli.arguments import AsJson, Device
+from lrm4d.cli.printing import Bars, print_json
+from lrm4d.cli.warp import choose_depth, read_frames
+
+if TYPE_CHECKING:
+    from lrm4d.cameras import Cameras
+    from lrm4d.generation.geometry import Geometry
+    from lrm4d.generation.inpainter import Inpainter
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  lrm4d generate clip.mp4 --preset easycreator -o grid
+  lrm4d generate clip.mp4 --preset see4d --bank ring:views=5,rise=10 --size 128 -o grid
+  lrm4d generate frames/ --preset full4d --set plan.window=17 --set plan.overlap=5 -o grid
+  lrm4d generate clip.mp4 --geometry clip.npz --cameras transforms.json --inpainter wan:CHECKPOINT -o grid
+  lrm4d reconstruct grid -o out
+\b
+Banks, and their options as they are if not said; degrees from the video's camera, distance as a factor of its own:
+  fan:views=4,span=60,rise=0          beside it, from left to right
+  ring:views=7,rise=0                 all around it
+  rings:views=8,rings=3,lowest=-20,highest=40    rings above each other
+  dome:views=16,lowest=0              over the half sphere
+  kubric16                            the 16 cameras of Kubric-4D
+All take distance=1. `lrm4d path BANK -o preview.png` draws one; `lrm4d warp` shows what is known from a camera.
+\b
+Presets are configurations (see4d, easycreator, full4d, or a YAML file); --set changes one. The pivot is the video's
+foreground. A run that was stopped goes on when the same command is given again."""
+)
+def generate(
+    video: Annotated[Path, typer.Argument(help="A video, or a folder of pictures in the order of their names.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the grid.")],
+    preset: Annotated[str, typer.Option(help="A preset's name, or a YAML file.")] = "easycreator",
+    settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE of the preset.")] = None,
+    bank: Annotated[str | None, typer.Option(help="The cameras to go to (the preset's).")] = None,
+    cameras: Annotated[Path | None, typer.Option(help="A file of cameras at rest instead, one a view.")] = None,
+    geometry: Annotated[Path | None, typer.Option(help="Depth, and cameras if known: a file or folder.")] = None,
+    depth: Annotated[str, typer.Option(help="What estimates depth: an lrm4d network, or hf:MODEL.")] = "nano",
+    inpainter: Annotated[str, typer.Option(help="Weights: a name, a folder or hub id, or wan:CHECKPOINT.")] = "nano",
+    prompt: Annotated[str | None, typer.Option(help="For inpainters that understand text.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Sampling steps (Wan wants about 30).")] = 10,
+    guidance: Annotated[float, typer.Option(help="1 is none (Wan wants about 5).")] = 1.0,
+    seed: int = 0,
+    keep_known: Annotated[bool, typer.Option("--keep-known", help="Leave pixels as the warp has them.")] = False,
+    drop_edges: Annotated[bool, typer.Option("--drop-edges", help="Leave out what depth edges make unsure.")] = False,
+    size: Annotated[str | None, typer.Option(help="Pixels: N or WIDTHxHEIGHT.")] = None,
+    fov: Annotated[float, typer.Option(help="Of the video, horizontal degrees, where nothing tells it.")] = 55.0,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Make a video's views from other cameras: a grid of pictures, a scene folder too.
+
+    Writes OUTPUT/view00.mp4 (the input), view01.mp4, ..., OUTPUT/images, OUTPUT/known (white: seen in the video) and
+    OUTPUT/transforms.json.
+    """
+    import torch
+
+    from lrm4d.generation.completion import Sampling, complete
+    from lrm4d.generation.grid import start_grid
+    from lrm4d.generation.presets import load_preset
+
+    chosen = load_preset(preset, (settings or []) + ([f"bank={bank}"] if bank else []))
+    inpaint = choose_inpainter(inpainter, device)
+    pictures, rate = read_frames(video, size)
+    height, width = pictures.shape[2:]
+    provider, at_origin = choose_depth(geometry, depth, fov, device, width, height)
+    # A file tells the video's depth, not that of the stops on the way to far views.
+    stops = provider
+    if geometry and chosen.plan.max_hop:
+        stops, _ = choose_depth(None, depth, fov, device, width, height)
+    with Bars() as bars:
+        known, targets = view_from(provider(pictures, bars), at_origin, chosen.bank, cameras)
+        known = known.without_edges() if drop_edges else known
+        grid = start_grid(pictures, known, targets, torch.linspace(0, 1, len(pictures)))
+        done = complete(
+            grid,
+            known,
+            chosen.plan,
+            inpaint,
+            Sampling(steps, guidance, seed, keep_known, prompt),
+            folder=output,
+            depth=stops,
+            made_by=inpainter,
+            frames_per_second=rate,
+            announce=lambda estimate: typer.echo(estimate.describe(), err=True),
+            progress=bars,
+        )
+    seen = done.known.float().mean((0, 2, 3, 4)).tolist()
+    result = {"output": str(output), "frames": done.shape[0], "views": done.shape[1], "width": width, "height": height}
+    result |= {"seen": [round(share, 4) for share in seen]}
+    shares = ", ".join(f"{100 * share:.0f}" for share in seen[1:])
+    said = (
+        f"{output}: {done.shape[1]} views of {done.shape[0]} frames, {width} x {height}; seen in the video: {shares} %"
+    )
+    print_json(result) if as_json else typer.echo(said)
+
+
+def choose_inpainter(name: str, device: str) -> "Inpainter":
+    """The inpainter of a name; ValueError where its weights are missing."""
+    from lrm4d.generation.inpainter import NanoInpainter
+    from lrm4d.reconstruction.reconstructor import choose_device
+
+    if name.startswith("wan:"):
+        from lrm4d.generation.wan import WanInpainter
+
+        return WanInpainter.from_pretrained(name.removeprefix("wan:"), str(choose_device(device)))
+    return NanoInpainter.from_pretrained(name, str(choose_device(device)))
+
+
+def view_from(known: "Geometry", at_origin: bool, bank: str, file: Path | None) -> tuple["Geometry", "Cameras"]:
+    """The geometry with its pivot at the origin, and the cameras [view] to go to.
+
+    A file's cameras are in the geometry's own world, and are moved with it.
+    """
+    import torch
+
+    from lrm4d.generation.placing import cameras_along, place, place_cameras
+    from lrm4d.trajectories import load_path, parse_bank
+
+    placed = place(known, torch.zeros(3) if at_origin else None)
+    if file is None:
+        chosen = parse_bank(bank)
+        return placed, cameras_along(chosen, placed, chosen.natural_count)
+    path = load_path(file)
+    targets = path.cameras(path.natural_count, known.cameras.width, known.cameras.height)
+    return placed, place_cameras(targets, known, placed)

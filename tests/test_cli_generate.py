@@ -1,0 +1,87 @@
+import json
+
+import pytest
+import torch
+from grid_scenes import home_cameras, see_ball
+from PIL import Image
+
+from lrm4d.cli import run
+from lrm4d.generation.depth import save_geometry
+from lrm4d.generation.geometry import Geometry
+from lrm4d.generation.grid import load_grid
+from lrm4d.generation.network import InpaintingNetwork, NanoConfig, save_network
+from lrm4d.scenes import load_scene
+from lrm4d.trajectories import parse_bank, save_path
+from lrm4d.video import write_video
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+TINY = NanoConfig(width=24, heads=2, layers=1, patch=8, words=1, text_width=8, frequencies=16)
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """The ball's video and geometry, in a world of its own scale, and an untrained inpainter, which copies warps."""
+    times = torch.linspace(0, 1, 3)
+    home = home_cameras(3, 32)
+    images, depths, hit = see_ball(home, times)
+    write_video(tmp_path / "clip.mp4", images, 12.0)
+    save_geometry(tmp_path / "g.npz", Geometry(depths, home, hit))
+    torch.manual_seed(0)
+    save_network(InpaintingNetwork(TINY), tmp_path / "net")
+    return tmp_path
+
+
+def command(clip, *more) -> list[str]:
+    given = ["generate", clip / "clip.mp4", "--geometry", clip / "g.npz", "--inpainter", clip / "net", "--steps", 2]
+    return [str(word) for word in (*given, "-o", clip / "grid", *more)]
+
+
+def test_a_video_becomes_a_grid_that_is_a_scene(clip, capsys):
+    assert run(command(clip, "--preset", "full4d", "--bank", "fan:views=2,span=30", "--json")) == 0
+    printed = capsys.readouterr()
+    told = json.loads(printed.out)
+    assert (told["views"], told["frames"], told["width"]) == (3, 3, 32) and "6 pictures in 1 steps" in printed.err
+    grid = load_grid(clip / "grid")
+    assert told["seen"] == pytest.approx(grid.known.float().mean((0, 2, 3, 4)).tolist(), abs=1e-4)
+    assert told["seen"][0] == 1 and 0.1 < told["seen"][1] < 0.9
+    assert torch.allclose(grid.cameras.origins.norm(dim=-1), torch.tensor(2.7), atol=0.35)
+    assert len(load_scene(clip / "grid").frames) == 9
+    written = (clip / "grid" / "transforms.json").stat().st_mtime_ns
+    assert run(command(clip, "--preset", "full4d", "--bank", "fan:views=2,span=30")) == 0
+    printed = capsys.readouterr()
+    assert "steps" not in printed.err and "3 views of 3 frames" in printed.out, "nothing was left to make"
+    assert (clip / "grid" / "transforms.json").stat().st_mtime_ns > written
+
+
+def test_given_cameras_are_those_of_the_videos_world(clip, capsys):
+    bank = parse_bank("fan:views=3,span=30")
+    save_path(clip / "cameras.json", bank.cameras(3, 32, 32), torch.zeros(3), form="transforms")
+    assert run(command(clip, "--cameras", clip / "cameras.json", "--json")) == 0
+    told, grid = json.loads(capsys.readouterr().out), load_grid(clip / "grid")
+    assert told["views"] == 4
+    between = grid.cameras[0, 1:].camera_to_world[:, :3, :3]
+    wanted = bank.cameras(3, 32, 32).camera_to_world[:, :3, :3]
+    torch.testing.assert_close(between[0].mT @ between, wanted[0].mT @ wanted, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--inpainter", "nothing"), "no inpainter called 'nothing'"),
+        (("--preset", "nothing"), "there are easycreator"),
+        (("--set", "plan.windows=3"), "windows"),
+        (("--bank", "circle"), "there are fan"),
+    ],
+)
+def test_what_is_missing_is_said(clip, more, message, capsys):
+    assert run(command(clip, *more)) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_bank_is_drawn_and_written_as_a_path(tmp_path, capsys):
+    assert run(["path", "ring:views=5", "-o", str(tmp_path / "bank.png")]) == 0
+    with Image.open(tmp_path / "bank.png") as picture:
+        assert picture.size == (960, 720)
+    assert run(["path", "ring:views=5", "-o", str(tmp_path / "bank.json"), "--json"]) == 0
+    assert '"frames": 5' in capsys.readouterr().out
