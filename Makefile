@@ -33,8 +33,8 @@ docs: $(VENV)/.dev
 		--scene $(OUT)/scene.safetensors -o docs/camera_paths/example.png
 	for move in orbit arc spiral bullet dolly dolly_zoom zoom truck pedestal pan tilt roll static; do \
 		$(BIN)/lrm4d path $$move --size 320x240 -o docs/camera_paths/$$move.png || exit 1; done
-	$(BIN)/python docs/view_screenshot.py $(OUT)/scene.safetensors lrm4d/scenes/demo -o docs/view.png
-	$(BIN)/python docs/viewer_screenshot.py $(OUT)/scene.safetensors lrm4d/scenes/demo -o docs/viewer.png
+	$(BIN)/python -m eval.screenshots session $(OUT)/scene.safetensors lrm4d/scenes/demo -o docs/view.png
+	$(BIN)/python -m eval.screenshots viewer $(OUT)/scene.safetensors lrm4d/scenes/demo -o docs/viewer.png
 	$(BIN)/python -m data_tools.contact_sheet --seed 60 --scenes 12 --views 7 --setup random -o docs/world.png
 
 clean:

@@ -3,7 +3,7 @@
     python -m eval.benchmark_viewer
     python -m eval.benchmark_viewer --gaussians 20000 200000 --frames 200
 
-Run from the repository's root; needs Chromium. Every Gaussian is visible at every time, which is the worst case; time
+Needs Chromium. Every Gaussian is visible at every time, which is the worst case; time
 and camera change with every frame, and the worker of the page does the sorting, one core's work.
 """
 
@@ -18,10 +18,10 @@ from pathlib import Path
 import torch
 from torch.nn.functional import normalize
 
+from eval.browser import CHROMIUM, Browser
 from lrm4d.export.html import SOURCES, write_html
 from lrm4d.export.packing import PackedGaussians, pack
 from lrm4d.gaussians4d import Gaussians4D
-from tests.browser import CHROMIUM, Browser
 
 SORT_FRAMES = """
 (async () => {

@@ -1,4 +1,4 @@
-"""A headless Chromium that tests can open a page in, look at and click in: its debugging protocol over two pipes."""
+"""A headless Chromium to open a page in, look at and click in: its debugging protocol over two pipes."""
 
 import base64
 import io

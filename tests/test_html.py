@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from browser import CHROMIUM, Browser, wait_for
 
+from eval.browser import CHROMIUM, Browser, wait_for
 from lrm4d.cameras import Cameras, intrinsics_from_fov, look_at, project
 from lrm4d.export.html import fill, script_json, write_html
 from lrm4d.export.overview import find_extent, overview_camera

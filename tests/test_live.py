@@ -10,10 +10,10 @@ import time
 import numpy as np
 import pytest
 import torch
-from browser import CHROMIUM, Browser, wait_for
 from moving_scene import make_gaussians
 from PIL import Image
 
+from eval.browser import CHROMIUM, Browser, wait_for
 from lrm4d.cameras import Cameras, project
 from lrm4d.export.live import check_host, serve
 from lrm4d.export.live.client import FRUSTUM, keyframe_of
