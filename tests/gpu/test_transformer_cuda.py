@@ -1,4 +1,4 @@
-"""On CUDA the layout's mask goes to FlexAttention: it must give what the dense mask gives on the CPU, and gradients."""
+"""On CUDA the layout's mask goes to FlexAttention: it must give what the dense mask gives on the CPU."""
 
 import pytest
 import torch
