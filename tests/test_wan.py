@@ -119,6 +119,15 @@ def test_a_video_fits_wan_and_its_mask_is_one_where_to_generate():
     assert counts == {1: 1, 2: 5, 5: 5, 6: 9}
 
 
+def test_offloaded_blocks_make_the_same_pictures(inpaint, checkpoint):
+    images, visibility, cameras = given()
+    offloaded = WanInpainter.from_pretrained(
+        checkpoint, "cpu", torch.float32, offload="group", sampler="dpm", references=1
+    )
+    made = [each(LAYOUT, images, visibility, cameras, steps=1, guidance=1.0) for each in (inpaint, offloaded)]
+    assert torch.equal(*made)
+
+
 def test_lora_of_a_pipeline(inpaint, checkpoint, tmp_path):
     images, visibility, cameras = given()
     args, options = (LAYOUT, images, visibility, cameras), {"steps": 1, "guidance": 1.0}
