@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lrm4d.cameras import project
-from lrm4d.trajectories import BANKS, Rig, parse_bank, parse_path, read_path
+from lrm4d.trajectories import BANKS, Rig, draw_cameras, overlook, parse_bank, parse_path, read_path
 
 START = Rig(azimuth=25.0, elevation=10.0, distance=3.2, fov=40.0)
 TEXTS = ["fan", "fan:views=3,span=90,rise=5", "ring", "ring:views=5,distance=1.5", "rings:views=4,rings=2", "kubric16"]
@@ -101,3 +101,15 @@ def test_what_is_refused(text, message):
 def test_banks_are_no_moves():
     with pytest.raises(ValueError, match="no move 'ring'"):
         parse_path("orbit + ring")
+
+
+def test_every_camera_of_a_bank_is_drawn():
+    cameras = cameras_of("kubric16")
+    viewpoint = overlook(cameras, 320, 240)
+    picture = draw_cameras(cameras, viewpoint)
+    one_less = draw_cameras(cameras[:15], viewpoint)
+    places, _ = project(viewpoint, cameras.origins)
+    for x, y in places.round().long().tolist():
+        assert picture[:, y - 2 : y + 3, x - 2 : x + 3].min() < 0.5
+    x, y = places[15].round().long().tolist()
+    assert (picture - one_less)[:, y - 2 : y + 3, x - 2 : x + 3].abs().max() > 0.3

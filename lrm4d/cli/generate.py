@@ -52,6 +52,7 @@ def generate(
     seed: int = 0,
     keep_known: Annotated[bool, typer.Option("--keep-known", help="Leave pixels as the warp has them.")] = False,
     drop_edges: Annotated[bool, typer.Option("--drop-edges", help="Leave out what depth edges make unsure.")] = False,
+    frames: Annotated[int | None, typer.Option(min=2, help="How many, evenly over the clip (all).")] = None,
     size: Annotated[str | None, typer.Option(help="Pixels: N or WIDTHxHEIGHT.")] = None,
     fov: Annotated[float, typer.Option(help="Of the video, horizontal degrees, where nothing tells it.")] = 55.0,
     device: Device = "auto",
@@ -71,6 +72,9 @@ def generate(
     chosen = load_preset(preset, (settings or []) + ([f"bank={bank}"] if bank else []))
     inpaint = choose_inpainter(inpainter, device)
     pictures, rate = read_frames(video, size)
+    last, count = len(pictures) - 1, min(frames or len(pictures), len(pictures))
+    kept = torch.linspace(0, last, count).round().long()
+    rate *= (count - 1) / max(1, last) or 1.0
     height, width = pictures.shape[2:]
     provider, at_origin = choose_depth(geometry, depth, fov, device, width, height)
     # A file tells the video's depth, not that of the stops on the way to far views.
@@ -78,9 +82,11 @@ def generate(
     if geometry and chosen.plan.max_hop:
         stops, _ = choose_depth(None, depth, fov, device, width, height)
     with Bars() as bars:
-        known, targets = view_from(provider(pictures, bars), at_origin, chosen.bank, cameras)
+        # A file has all the video's frames; estimating those that are not wanted would be in vain.
+        known = provider(pictures, bars)[kept] if geometry else provider(pictures[kept], bars)
+        known, targets = view_from(known, at_origin, chosen.bank, cameras)
         known = known.without_edges() if drop_edges else known
-        grid = start_grid(pictures, known, targets, torch.linspace(0, 1, len(pictures)))
+        grid = start_grid(pictures[kept], known, targets, torch.linspace(0, 1, count))
         done = complete(
             grid,
             known,
@@ -131,5 +137,5 @@ def view_from(known: "Geometry", at_origin: bool, bank: str, file: Path | None) 
         chosen = parse_bank(bank)
         return placed, cameras_along(chosen, placed, chosen.natural_count)
     path = load_path(file)
-    targets = path.cameras(path.natural_count, known.cameras.width, known.cameras.height)
+    targets = path.cameras(path.natural_count or 1, known.cameras.width, known.cameras.height)
     return placed, place_cameras(targets, known, placed)

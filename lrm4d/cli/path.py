@@ -105,9 +105,10 @@ def preview(
 
     from lrm4d.gaussians4d import Gaussians4D
     from lrm4d.scenes.pictures import save_picture
-    from lrm4d.trajectories import Bank, draw_path, overlook
+    from lrm4d.trajectories import Bank, draw_cameras, draw_path, overlook
 
-    count = route.natural_count if isinstance(route, Bank) else DRAWN
+    at_rest = isinstance(route, Bank)
+    count = route.natural_count if at_rest else DRAWN
     cameras, moments = route.cameras(count, 640, 480, start), route.times(count, times)
     viewpoint, backdrop, depth = overlook(cameras, width, height), None, None
     if scene:
@@ -115,4 +116,8 @@ def preview(
             seen = Gaussians4D.load(scene).render(viewpoint, moments[count // 2, None])
         backdrop, alpha = seen.image[0], seen.alpha[0, 0]
         depth = torch.where(alpha > 0.5, seen.depth[0, 0], torch.inf)
-    save_picture(output, draw_path(cameras, moments, viewpoint, backdrop, depth, title))
+    if at_rest:
+        picture = draw_cameras(cameras, viewpoint, backdrop, depth, title)
+    else:
+        picture = draw_path(cameras, moments, viewpoint, backdrop, depth, title)
+    save_picture(output, picture)

@@ -86,14 +86,15 @@ def complete(
     another one's). made_by: what the pictures depend on beside all this, such as the inpainter's name. announce: told
     the estimate before the first step. progress: told (stage "complete", sampling steps done, of all).
     """
+    folder = None if folder is None else Path(folder)
     route = spline(grid.cameras, plan.max_hop) if plan.max_hop else straight(grid.cameras)
     if any(route.origins) and depth is None:
         raise ValueError("the plan goes in hops: give a depth provider, which tells the geometry of each stop.")
     work = _Work(grid, geometry, route.cameras, route.origins, depth)
     steps = plan.steps(route, 1 - work.coverage)
     if folder is not None:
-        _claim(Path(folder), _fingerprint(grid, geometry, plan, sampling, made_by))
-        work.resume(Path(folder), steps)
+        _claim(folder, _fingerprint(grid, geometry, plan, sampling, made_by))
+        work.resume(folder, steps)
     left = [step for step in steps if not work.has(step)]
     if announce and left:
         announce(_estimate(work, left, plan, inpainter, sampling))
@@ -103,11 +104,27 @@ def complete(
             if progress:
                 progress("complete", index * total + done, len(left) * total)
 
-        work.keep(step, _ask(work, step, plan, inpainter, sampling, report), folder and Path(folder))
+        work.keep(step, _ask(work, step, plan, inpainter, sampling, report), folder)
     done = replace(grid, images=work.levels[:, : grid.shape[1]].float() / 255)
     if folder is not None:
         save_grid(folder, done, frames_per_second)
     return done
+
+
+def complete_geometry(
+    images: Float[Tensor, "time 3 height width"], warped: Warp, cameras: Cameras, depth: DepthProvider
+) -> Geometry:
+    """The geometry of completed pictures: the warp's where it is seen; elsewhere estimated, and fitted to the warp's.
+
+    Fitted in inverse depth, a scale and a shift for each frame (SEE4D).
+    """
+    estimate = depth(images)
+    inverse = torch.where(estimate.valid, 1 / estimate.depths.clamp(min=1e-12), 0.0)
+    known = torch.where(warped.visibility, 1 / warped.depths.clamp(min=1e-12), 0.0)
+    fitted = align_to_reference(inverse, known, warped.visibility & estimate.valid)
+    valid = warped.visibility | (estimate.valid & (fitted > 0))
+    depths = torch.where(warped.visibility, warped.depths, 1 / fitted.clamp(min=1e-12))
+    return Geometry(depths.masked_fill(~valid, 0), cameras, valid)
 
 
 class _Work:
@@ -155,20 +172,12 @@ class _Work:
         return warp(self.pictures(origin), self.geometry_at(origin), self.cameras[:, station])
 
     def geometry_at(self, station: int) -> Geometry:
-        """A finished station's geometry: the warp's where it is seen; elsewhere estimated, and fitted to the warp's.
-
-        Fitted in inverse depth, a scale and a shift for each frame (SEE4D).
-        """
+        """A finished station's geometry."""
         if station not in self.geometries:
-            origin = self.origins[station]
-            seen = warp(self.pictures(origin), self.geometry_at(origin), self.cameras[:, station])
-            estimate = self.depth(self.pictures(station))
-            inverse = torch.where(estimate.valid, 1 / estimate.depths.clamp(min=1e-12), 0.0)
-            known = torch.where(seen.visibility, 1 / seen.depths.clamp(min=1e-12), 0.0)
-            fitted = align_to_reference(inverse, known, seen.visibility & estimate.valid)
-            valid = seen.visibility | (estimate.valid & (fitted > 0))
-            depths = torch.where(seen.visibility, seen.depths, 1 / fitted.clamp(min=1e-12))
-            self.geometries[station] = Geometry(depths.masked_fill(~valid, 0), self.cameras[:, station], valid)
+            assert self.depth is not None, "complete() asks for one where there are hops"
+            origin, cameras = self.origins[station], self.cameras[:, station]
+            warped = warp(self.pictures(origin), self.geometry_at(origin), cameras)
+            self.geometries[station] = complete_geometry(self.pictures(station), warped, cameras, self.depth)
         return self.geometries[station]
 
     def keep(self, step: Step, images: Float[Tensor, "target 3 height width"], folder: Path | None) -> None:

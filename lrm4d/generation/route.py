@@ -95,9 +95,11 @@ def _between(first: Cameras, last: Cameras, share: float) -> Cameras:
     starts, ends = _stands(first), _stands(last)
     ends[:, 0] = starts[:, 0] + (ends[:, 0] - starts[:, 0] + 180) % 360 - 180
     states = torch.lerp(starts, ends, share)
-    leans = [matrix_to_quaternion(_upright(s).mT @ c.camera_to_world[:, :3, :3].double()) for s, c in
-             ((starts, first), (ends, last))]  # fmt: skip
-    lean = quaternion_to_matrix(slerp(*leans, states.new_full((len(states),), share)))
+    start, end = (
+        matrix_to_quaternion(_upright(states).mT @ cameras.camera_to_world[:, :3, :3].double())
+        for states, cameras in ((starts, first), (ends, last))
+    )
+    lean = quaternion_to_matrix(slerp(start, end, states.new_full((len(states),), share)))
     poses = cameras_of(states, first.width, first.height).camera_to_world.to(first.camera_to_world)
     poses[:, :3, :3] = (_upright(states) @ lean).to(poses)
     return replace(first, camera_to_world=poses, intrinsics=torch.lerp(first.intrinsics, last.intrinsics, share))

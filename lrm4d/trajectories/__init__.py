@@ -25,7 +25,7 @@ from lrm4d.trajectories.moves import (
     Zoom,
 )
 from lrm4d.trajectories.path import CameraPath, Path
-from lrm4d.trajectories.preview import draw_path, overlook
+from lrm4d.trajectories.preview import draw_cameras, draw_path, overlook
 from lrm4d.trajectories.state import Rig, cameras_around
 from lrm4d.trajectories.text import parse_path
 
@@ -45,6 +45,7 @@ __all__ = [
     "cameras_around",
     "dolly",
     "dolly_zoom",
+    "draw_cameras",
     "draw_path",
     "load_path",
     "orbit",

@@ -32,11 +32,11 @@ class Bank(CameraPath):
     def __post_init__(self) -> None:
         for item in fields(self):
             value = getattr(self, item.name)
-            whole = item.name in ("views", "rings")
-            if not math.isfinite(value) or (whole and (value < 1 or value != int(value))):
-                expected = "a whole number from 1" if whole else "a finite number"
-                raise ValueError(f"{self.name}: {item.name} is {show_number(value)}; expected {expected}.")
-            object.__setattr__(self, item.name, int(value) if whole else float(value))
+            if not math.isfinite(value):
+                raise ValueError(f"{self.name}: {item.name} is {value}; expected a finite number.")
+            if isinstance(item.default, int) and value < 1:
+                raise ValueError(f"{self.name}: {item.name} is {value}; expected a whole number from 1.")
+            object.__setattr__(self, item.name, type(item.default)(value))
         if self.distance <= 0:
             raise ValueError(f"{self.name}: distance is {self.distance:g}; expected a factor above 0.")
 
@@ -81,7 +81,7 @@ class Bank(CameraPath):
 class Fan(Bank):
     """Beside the start, evenly from the left to the right within `span` degrees; never where the start is."""
 
-    views: Number = 4
+    views: int = 4
     span: Number = 60.0
     rise: Number = 0.0
 
@@ -98,7 +98,7 @@ class Fan(Bank):
 class Ring(Bank):
     """All around, evenly, the start's own place being one that is left out."""
 
-    views: Number = 7
+    views: int = 7
     rise: Number = 0.0
 
     def angles(self, start: Rig) -> Float[Tensor, "view 2"]:
@@ -111,8 +111,8 @@ class Ring(Bank):
 class Rings(Bank):
     """Rings above each other, evenly from `lowest` to `highest`; every other is turned by half a step."""
 
-    views: Number = 8
-    rings: Number = 3
+    views: int = 8
+    rings: int = 3
     lowest: Number = -20.0
     highest: Number = 40.0
 
@@ -139,7 +139,7 @@ class Kubric16(Bank):
 class Dome(Bank):
     """Over the sphere above `lowest`, up to 90, evenly by area: a sunflower's seeds from the rim to the top."""
 
-    views: Number = 16
+    views: int = 16
     lowest: Number = 0.0
 
     def __post_init__(self) -> None:
@@ -164,17 +164,18 @@ def parse_bank(text: str) -> Bank:
     name, _, rest = text.strip().partition(":")
     if name not in BANKS:
         raise ValueError(f"bank '{text}': no bank '{name}'; there are {', '.join(BANKS)}.")
-    known = {item.name: item.default for item in fields(BANKS[name])}
-    options: dict[str, float] = {}
+    known: dict[str, float | int] = {item.name: item.default for item in fields(BANKS[name])}  # type: ignore[misc]
+    options: dict[str, float | int] = {}
     for part in rest.split(",") if rest else []:
         key, _, value = (piece.strip() for piece in part.partition("="))
         if key not in known or key in options:
             shown = ", ".join(f"{key}={show_number(value)}" for key, value in known.items())
             raise ValueError(f"bank '{text}': cannot take '{part}'; {name} knows, each once: {shown}.")
         try:
-            options[key] = float(value)
+            options[key] = type(known[key])(value)
         except ValueError as error:
-            raise ValueError(f"bank '{text}': {key} is '{value}'; expected a number.") from error
+            kind = "whole number from 1" if isinstance(known[key], int) else "number"
+            raise ValueError(f"bank '{text}': {key} is '{value}'; expected a {kind}.") from error
     return BANKS[name](**options)
 
 

@@ -20,7 +20,7 @@ FRUSTA = 8
 """As many cameras are drawn at most."""
 TIME_COLORS = ((68, 62, 160), (38, 126, 190), (60, 170, 150), (150, 195, 70), (245, 170, 50), (225, 80, 60))
 """From time 0 to time 1."""
-INK, GRAY, PALE = (40, 44, 52), (150, 155, 163), (222, 225, 230)
+INK, GRAY, PALE, SHADOW = (40, 44, 52), (150, 155, 163), (222, 225, 230), (196, 200, 207)
 NEAR = 0.05
 CUTS = 6
 """Pieces that a line between two points is drawn in, each seen or hidden."""
@@ -73,14 +73,41 @@ def draw_path(
     _draw_ground(canvas, cameras)
     if backdrop is None:
         _draw_sphere(canvas)
-    colors = [_color_of(time) for time in times.tolist()]
-    canvas.line(_flight(cameras), colors, 2.6)
+    colors, flight = [_color_of(time) for time in times.tolist()], _flight(cameras)
+    if len(flight) > 1:
+        canvas.line(_on_ground(flight), SHADOW, 1.6)
+    canvas.line(flight, colors, 2.6)
     eyes = project(viewpoint, cameras.origins)[1]
     for index in sorted(_shown(cameras), key=lambda i: -float(eyes[i])):
         _draw_camera(canvas, cameras, index, colors[index])
     _draw_ends(canvas, cameras, colors)
     picture = canvas.finish()
     _draw_legend(picture, times, title)
+    return _to_tensor(picture)
+
+
+def draw_cameras(
+    cameras: Cameras,
+    viewpoint: Cameras,
+    backdrop: Float[Tensor, "3 height width"] | None = None,
+    depth: Float[Tensor, "height width"] | None = None,
+    title: str = "",
+) -> Float[Tensor, "3 height width"]:
+    """Cameras at rest [camera], all of them, numbered from 1; the rest as draw_path."""
+    canvas = _Canvas(viewpoint, backdrop, depth)
+    _draw_ground(canvas, cameras)
+    if backdrop is None:
+        _draw_sphere(canvas)
+    eyes = project(viewpoint, cameras.origins)[1]
+    for index in sorted(range(len(cameras)), key=lambda i: -float(eyes[i])):
+        _draw_camera(canvas, cameras, index, INK)
+        canvas.text(canvas.place(cameras.origins[index, None])[0][0], str(index + 1))
+    picture = canvas.finish()
+    ImageDraw.Draw(picture).text((14, 10), title, fill=INK, font=ImageFont.load_default(14))
+    return _to_tensor(picture)
+
+
+def _to_tensor(picture: Image.Image) -> Float[Tensor, "3 height width"]:
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
 
 
@@ -186,16 +213,13 @@ def _shown(cameras: Cameras) -> list[int]:
 
 
 def _draw_ground(canvas: _Canvas, cameras: Cameras) -> None:
-    """Rings on the ground below the unit sphere, and the path's shadow on it."""
+    """Rings on the ground below the unit sphere."""
     reach = float(cameras.origins[:, :2].norm(dim=-1).max())
     for radius in range(1, min(12, math.ceil(reach)) + 1):
         canvas.line(_circle(float(radius), -1.0), PALE, 1.0)
     front = torch.tensor([[0.0, -1.0, -1.0], [0.0, -1.35, -1.0]])
     canvas.line(front, GRAY, 1.2)
     canvas.text(canvas.place(front[1:])[0][0], "front", GRAY)
-    shadow = _on_ground(_flight(cameras))
-    if len(shadow) > 1:
-        canvas.line(shadow, (196, 200, 207), 1.6)
 
 
 def _draw_sphere(canvas: _Canvas) -> None:
