@@ -36,7 +36,8 @@ class Bank(CameraPath):
                 raise ValueError(f"{self.name}: {item.name} is {value}; expected a finite number.")
             if isinstance(item.default, int) and value < 1:
                 raise ValueError(f"{self.name}: {item.name} is {value}; expected a whole number from 1.")
-            object.__setattr__(self, item.name, type(item.default)(value))
+            if not isinstance(item.default, int):
+                object.__setattr__(self, item.name, float(value))
         if self.distance <= 0:
             raise ValueError(f"{self.name}: distance is {self.distance:g}; expected a factor above 0.")
 
