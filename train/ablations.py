@@ -32,6 +32,7 @@ from train.ablation_table import BASE, write_table
 from train.config import TrainConfig
 from train.data import Batch, WorldBatches
 from train.held_out import HeldOut, batch_path, keep_batch, read_batch, score_model
+from train.reconstruction import ReconstructionTask
 from train.trainer import Trainer
 
 SCENE_KEYS = (
@@ -142,7 +143,7 @@ def keep_scenes(config: TrainConfig, folder: Path, first: int) -> None:
 def train_run(run: Run) -> None:
     """Train, score, and write the result."""
     start = time.perf_counter()
-    trainer, batches = Trainer(run.config), KeptBatches(run.config, run.folder)
+    trainer, batches = Trainer(ReconstructionTask(run.config)), KeptBatches(run.config, run.folder)
     given = ((context.to(trainer.device), targets.to(trainer.device)) for context, targets in _in_order(batches))
     logged = []
     for step in range(run.config.steps):

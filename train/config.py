@@ -39,34 +39,23 @@ class Stage:
 
 
 @dataclass
-class TrainConfig:
-    """A run of train.reconstruction.
+class RunConfig:
+    """What every run has, whatever is trained.
 
-    model: a named size, changed by model_overrides (ModelConfig). A step has `few_views` context views (a range, drawn
-    evenly) with probability few_chance, else `many_views`, because a network trained on one number stops improving at
-    others; its scenes are views_per_step // views, at most max_scenes. The learning rate warms up, stays at
-    `learning_rate` and decays linearly to zero over the last `decay` of the steps. geometry_fade: fraction of the
-    steps over which the weights of the direct losses fall to a tenth. fixed_scenes: how many scenes there are in all,
-    0 for no end. shards: tar shards to train on instead of the world, a folder or a pattern with braces or stars
-    (lrm4d.shards). start_from: weights to begin with, a name or a folder. accumulate: batches whose gradients make
-    one step. ema: the weights that are saved are an average over the steps that keeps this share of itself each step,
-    0 for the last weights themselves. A step whose gradient is not finite, or longer than skip_above (0: never) times
-    the median of the last NORM_WINDOW, changes nothing. checkpoint_activations: keep only what goes into each block
-    of the transformer and compute the rest again. log_to: tensorboard, wandb, besides log.jsonl. deepspeed: merged
-    into its configuration, for example {zero_optimization: {stage: 2}}.
+    stages: sizes of pictures and worlds, see Stage. The learning rate warms up, stays at `learning_rate` and decays
+    linearly to zero over the last `decay` of the steps. accumulate: batches whose gradients make one step. ema: the
+    weights that are saved are an average over the steps that keeps this share of itself each step, 0 for the last
+    weights themselves. A step whose gradient is not finite, or longer than skip_above (0: never) times the median of
+    the last NORM_WINDOW, changes nothing. checkpoint_activations: keep only what goes into each block of the
+    transformer and compute the rest again. workers: processes of each rank that make batches. log_to: tensorboard,
+    wandb, besides log.jsonl. start_from: weights to begin with, a name or a folder. deepspeed: merged into its
+    configuration, for example {zero_optimization: {stage: 2}}.
     """
 
-    model: str = "nano"
-    model_overrides: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     steps: int = 20000
     stages: list[Stage] = field(default_factory=lambda: [Stage()])
-    few_views: tuple[int, int] = (1, 6)
-    few_chance: float = 0.2
-    many_views: tuple[int, int] = (12, 24)
     views_per_step: int = 48
-    max_scenes: int = 8
-    target_views: int = 8
     optimizer: str = "adamw"
     learning_rate: float = 1e-3
     warmup: int = 500
@@ -77,25 +66,15 @@ class TrainConfig:
     ema: float = 0.0
     skip_above: float = 10.0
     checkpoint_activations: bool = False
-    loss: LossWeights = field(default_factory=LossWeights)
-    geometry_fade: float = 2.0
     bf16: bool = True
     workers: int = 1
     threads: int = 1
-    fixed_scenes: int = 0
-    shards: str | None = None
     checkpoint_minutes: float = 5.0
     log_every: int = 20
     sample_every: int = 250
     log_to: list[str] = field(default_factory=list)
     start_from: str | None = None
     deepspeed: dict[str, Any] = field(default_factory=dict)
-
-    def model_config(self) -> ModelConfig:
-        """The network's configuration, or a ValueError that lists the names."""
-        if self.model not in CONFIGS:
-            raise ValueError(f"model {self.model!r} is not one of {', '.join(CONFIGS)}.")
-        return make_config(ModelConfig, asdict(CONFIGS[self.model]), self.model_overrides)
 
     def stage_at(self, step: int) -> Stage:
         """The stage that a step lies in."""
@@ -113,7 +92,37 @@ class TrainConfig:
         return make_config(WorldConfig, self.stage_at(step).world)
 
 
-def learning_rate_at(config: TrainConfig, step: int) -> float:
+@dataclass
+class TrainConfig(RunConfig):
+    """A run of train.reconstruction.
+
+    model: a named size, changed by model_overrides (ModelConfig). A step has `few_views` context views (a range, drawn
+    evenly) with probability few_chance, else `many_views`, because a network trained on one number stops improving at
+    others; its scenes are views_per_step // views, at most max_scenes. geometry_fade: fraction of the steps over which
+    the weights of the direct losses fall to a tenth. fixed_scenes: how many scenes there are in all, 0 for no end.
+    shards: tar shards to train on instead of the world, a folder or a pattern with braces or stars (lrm4d.shards).
+    """
+
+    model: str = "nano"
+    model_overrides: dict[str, Any] = field(default_factory=dict)
+    few_views: tuple[int, int] = (1, 6)
+    few_chance: float = 0.2
+    many_views: tuple[int, int] = (12, 24)
+    max_scenes: int = 8
+    target_views: int = 8
+    loss: LossWeights = field(default_factory=LossWeights)
+    geometry_fade: float = 2.0
+    fixed_scenes: int = 0
+    shards: str | None = None
+
+    def model_config(self) -> ModelConfig:
+        """The network's configuration, or a ValueError that lists the names."""
+        if self.model not in CONFIGS:
+            raise ValueError(f"model {self.model!r} is not one of {', '.join(CONFIGS)}.")
+        return make_config(ModelConfig, asdict(CONFIGS[self.model]), self.model_overrides)
+
+
+def learning_rate_at(config: RunConfig, step: int) -> float:
     """Warm-up, plateau, linear decay to zero."""
     rising = (step + 1) / max(config.warmup, 1)
     falling = (config.steps - step) / max(config.decay * config.steps, 1)
@@ -125,12 +134,12 @@ def geometry_weight_at(config: TrainConfig, step: int) -> float:
     return 1 - 0.9 * min(1.0, step / max(config.geometry_fade * config.steps, 1))
 
 
-def ema_decay_at(config: TrainConfig, step: int) -> float:
+def ema_decay_at(config: RunConfig, step: int) -> float:
     """How much of the averaged weights a step keeps: little at first, so that the start is soon forgotten."""
     return min(config.ema, (1 + step) / (10 + step))
 
 
-def norm_limit(config: TrainConfig, norms: Sequence[float]) -> float:
+def norm_limit(config: RunConfig, norms: Sequence[float]) -> float:
     """The longest gradient that a step applies, given the norms before it.
 
     Those of skipped steps count too: where gradients have grown for good, the median follows.

@@ -11,7 +11,7 @@ from data_tools.shard_views import join_geometry, stack_scenes
 from data_tools.world import WorldViews, sample_batch
 from lrm4d.shards import EpochOrder, PackedScene, ShardReader, choose_views, fit_square
 from lrm4d.shards.reader import LOG
-from train.config import TrainConfig
+from train.config import RunConfig, TrainConfig
 
 Batch = tuple[WorldViews, WorldViews]
 """Context and targets, views [scene, view]."""
@@ -135,13 +135,20 @@ def load_batches(
 ) -> Iterable[Batch]:
     """The batches from `first_step` on; made in worker processes, but the world's in place on CUDA."""
     world_in_place = config.shards is None and device.type != "cpu"
-    workers = 0 if world_in_place else config.workers
     batches: Dataset = (
         WorldBatches(config, rank, world_size, device)
         if config.shards is None
         else ShardBatches(config, rank, world_size)
     )
-    loader = DataLoader(
+    loader = load_in_order(batches, config, first_step, 0 if world_in_place else config.workers)
+    if world_in_place or device.type == "cpu":
+        return loader
+    return ((context.to(device), targets.to(device)) for context, targets in loader)
+
+
+def load_in_order(batches: Dataset, config: RunConfig, first_step: int, workers: int) -> DataLoader:
+    """A run's batches from `first_step` on, made ahead in so many processes, or in place with none."""
+    return DataLoader(
         batches,
         batch_size=None,
         sampler=range(first_step * config.accumulate, config.steps * config.accumulate),
@@ -150,6 +157,3 @@ def load_batches(
         worker_init_fn=_start_worker,
         multiprocessing_context="spawn" if workers else None,
     )
-    if world_in_place or device.type == "cpu":
-        return loader
-    return ((context.to(device), targets.to(device)) for context, targets in loader)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lrm4d.scenes.pictures import save_picture
-from train.config import TrainConfig
+from train.config import RunConfig
 
 
 class Board(Protocol):
@@ -31,7 +31,7 @@ class Board(Protocol):
 class TensorBoard:
     """Event files in the run's folder: tensorboard --logdir RUN."""
 
-    def __init__(self, config: TrainConfig, folder: Path, first_step: int):
+    def __init__(self, config: RunConfig, folder: Path, first_step: int):
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
@@ -56,7 +56,7 @@ class TensorBoard:
 class WeightsAndBiases:
     """A run of the project lrm4d; its id comes from the folder, so that the same line again goes on with it."""
 
-    def __init__(self, config: TrainConfig, folder: Path, first_step: int):
+    def __init__(self, config: RunConfig, folder: Path, first_step: int):
         try:
             import wandb
         except ImportError as error:
@@ -94,7 +94,7 @@ class Log:
     Of several processes, the one of rank 0 has it.
     """
 
-    def __init__(self, config: TrainConfig, folder: Path, first_step: int):
+    def __init__(self, config: RunConfig, folder: Path, first_step: int):
         for name in config.log_to:
             if name not in BOARDS:
                 raise ValueError(f"log_to: {name!r} is not one of {', '.join(BOARDS)}.")

@@ -1,12 +1,10 @@
 """Where a step's time goes, how much arithmetic the network did, and how much this device could have done."""
 
 import time
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
-
-from lrm4d.reconstruction import Reconstruction
-from lrm4d.reconstruction.attention import SelfAttention
 
 SHARES = {
     "wait_s": "waiting for data",
@@ -38,16 +36,33 @@ class Stopwatch:
         self.laps[part] += now - self.last
         self.last = now
 
-    def lap_when_backward_reaches(self, answer: Reconstruction) -> None:
-        """In the coming backward pass, what comes before the Gaussians have their gradient is the rendering's."""
-        for value in vars(answer.gaussians).values():
-            if isinstance(value, Tensor) and value.requires_grad:
+    def lap_when_backward_reaches(self, outputs: Iterable[Tensor]) -> None:
+        """In the coming backward pass, what comes before the network's outputs have their gradient is the losses'."""
+        for value in outputs:
+            if value.requires_grad:
                 value.register_hook(lambda _: self.lap("render_backward_s"))
 
     def _now(self) -> float:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
+
+
+def _runs_flops(inputs: tuple[Tensor, list[int]], output: Tensor) -> int:
+    return sum(4 * length**2 for length in inputs[1]) * output.shape[-1]
+
+
+def _sequence_flops(inputs: tuple[Tensor, Tensor | None], output: Tensor) -> int:
+    states, others = inputs[:2]
+    return 4 * output.numel() * (states if others is None else others).shape[1]
+
+
+ATTENTION: dict[str, Callable[[tuple, Tensor], int]] = {
+    "SelfAttention": _runs_flops,
+    "WanAttention": _sequence_flops,
+}
+"""What attention's products of queries, keys and values take, from its inputs and output: by the class's name, so that
+a run does not import the networks that it does not train. Masks count as if all were computed."""
 
 
 class FlopCount:
@@ -64,8 +79,8 @@ class FlopCount:
         for module in model.modules():
             if isinstance(module, nn.Linear):
                 module.register_forward_hook(self._add_linear)
-            elif isinstance(module, SelfAttention):
-                module.register_forward_hook(self._add_attention)
+            elif type(module).__name__ in ATTENTION:
+                module.register_forward_hook(self._adder(ATTENTION[type(module).__name__]))
 
     def take(self) -> int:
         """The count since the last call."""
@@ -78,8 +93,11 @@ class FlopCount:
     def _add_linear(self, layer: nn.Linear, inputs: tuple[Tensor], output: Tensor) -> None:
         self.count += self.counting * 2 * layer.in_features * output.numel()
 
-    def _add_attention(self, _: SelfAttention, inputs: tuple[Tensor, list[int]], output: Tensor) -> None:
-        self.count += self.counting * sum(4 * length**2 for length in inputs[1]) * output.shape[-1]
+    def _adder(self, count: Callable[[tuple, Tensor], int]) -> Callable[[nn.Module, tuple, Tensor], None]:
+        def add(_: nn.Module, inputs: tuple, output: Tensor) -> None:
+            self.count += self.counting * count(inputs, output)
+
+        return add
 
 
 def measure_matmul_peak(device: torch.device, bf16: bool, repeats: int = 5) -> float:

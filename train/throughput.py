@@ -2,6 +2,7 @@
 
     python -m train.throughput train/configs/nano.yaml
     torchrun --nproc_per_node 8 -m train.throughput train/configs/one_node.yaml --steps 50
+    python -m train.throughput train/configs/inpainter.yaml --task inpainter
 
 Prints the shares of a step's time, scenes/s, and the network's TFLOP/s against a large matrix product on this device.
 Writes nothing.
@@ -14,9 +15,14 @@ from rich.table import Table
 
 from lrm4d.config import make_config
 from train.config import TrainConfig
+from train.inpainter import InpainterTask
+from train.inpainter_config import InpainterConfig
 from train.log import with_rates
 from train.measuring import SHARES, measure_matmul_peak
+from train.reconstruction import ReconstructionTask
 from train.trainer import Trainer
+
+TASKS = {"reconstruction": (TrainConfig, ReconstructionTask), "inpainter": (InpainterConfig, InpainterTask)}
 
 
 def measure_throughput(trainer: Trainer, first_step: int, steps: int) -> dict[str, float]:
@@ -48,12 +54,13 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="a YAML file of train/configs")
+    parser.add_argument("--task", choices=TASKS, default="reconstruction", help="what the file configures")
     parser.add_argument("--steps", type=int, default=20, help="how many steps to measure")
     parser.add_argument("--from-step", type=int, default=0, help="the first of them, which has its stage's size")
     parser.add_argument("changes", nargs="*", help="key=value, for example bf16=false")
     arguments = parser.parse_intermixed_args()
-    config = make_config(TrainConfig, arguments.config, arguments.changes)
-    trainer = Trainer(config)
+    schema, task = TASKS[arguments.task]
+    trainer = Trainer(task(make_config(schema, arguments.config, arguments.changes)))
     means = measure_throughput(trainer, arguments.from_step, arguments.steps)
     if trainer.rank == 0:
         Console().print(throughput_table(means, f"{arguments.config}, {arguments.steps} steps"))

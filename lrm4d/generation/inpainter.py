@@ -9,17 +9,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lrm4d.cameras import Cameras
-from lrm4d.generation.flow import (
-    Progress,
-    add_noise,
-    draw_noise_levels,
-    flow_loss,
-    guide,
-    sample_flow,
-    velocity_of,
-)
+from lrm4d.generation.flow import Progress, guide, sample_flow, velocity_of
 from lrm4d.generation.layout import TokenLayout
 from lrm4d.generation.network import Conditions, InpaintingNetwork, load_network
+from lrm4d.generation.objective import draw_example, example_losses
 
 
 @runtime_checkable
@@ -96,7 +89,7 @@ class NanoInpainter:
             return self.velocity(layout, state, level, conditions, guidance)
 
         made = sample_flow(velocity, noise, steps, self.sampler, known=known, progress=progress)
-        return (made[..., :height, :width] / 2 + 0.5).clamp(0, 1)
+        return (made[..., :height, :width] / 2 + 0.5).clamp(0, 1).to(images)
 
     def velocity(
         self, layout: TokenLayout, noisy: Tensor, level: float, conditions: Conditions, guidance: float = 1.0
@@ -131,15 +124,11 @@ def training_loss(
     """
     is_target = torch.tensor([slot.target for slot in layout.shown], device=truth.device)[:, None, None, None]
     targets = [index for index, slot in enumerate(layout.shown) if slot.target]
-    seen = visibility | ~is_target
-    conditions = network.condition(layout, torch.where(is_target, warps, truth), seen, cameras, generator)
-    clean = truth[:, targets] * 2 - 1
-    level = draw_noise_levels(len(truth), generator, level_center, level_spread).to(truth)
-    noise = torch.randn(clean.shape, generator=generator).to(truth)
-    noisy = add_noise(clean, noise, level[:, None, None, None, None])
-    dropped = (torch.rand(len(truth), generator=generator) < drop).to(truth.device)
-    weights = torch.where(visibility[:, targets], 1.0, hole_weight)
-    return flow_loss(network(layout, noisy, level, conditions, dropped), clean, noisy, level, weights)
+    images, seen = torch.where(is_target, warps, truth), visibility | ~is_target
+    example = draw_example(
+        *(network, layout, images, seen, cameras, truth[:, targets], generator, drop, level_center, level_spread)
+    )
+    return example_losses(network(*example.inputs), example, hole_weight)["loss"]
 
 
 def check_pictures(layout: TokenLayout, images: Tensor, visibility: Tensor, cameras: Cameras) -> None:

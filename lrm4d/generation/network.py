@@ -130,10 +130,11 @@ class InpaintingNetwork(nn.Module):
         beside = ~layout.warps_apart().to(noisy.device)[:, None, None, None]
         inputs = torch.cat([shown, images[:, pictures] * beside, visible[:, pictures] * beside], dim=2)
         levels = layout.noise_levels(level, warp_level[:, pictures])
-        cameras, text = conditions.cameras[:, pictures], self.text(dropped.long())
+        cameras = conditions.cameras[:, pictures]
+        text = self.text(dropped.long()).unflatten(1, (self.config.words, -1))
         tokens = layout.resize(*(size // self.config.patch for size in noisy.shape[-2:]))
         with torch.autocast(noisy.device.type, torch.bfloat16, enabled=self.bf16):
-            change = self.transformer(tokens, inputs, levels, cameras, text.unflatten(1, (self.config.words, -1)))[:, targets]
+            change = self.transformer(tokens, inputs, levels, cameras, text)[:, targets]
         return change.to(noisy) + (images * visible)[:, _targets_among_shown(layout)]
 
     def _given(
