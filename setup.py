@@ -49,7 +49,16 @@ EXTRAS = {
 EXTRAS["test"] += EXTRAS["generate"]
 EXTRAS["dev"] += EXTRAS["test"]
 PACKAGE_DATA = {
-    "lrm4d": ["*/csrc/*", "*.so", "pretrained/*/*", "pretrained/*/*/*", "generation/presets/*.yaml", "export/viewer/*", "scenes/demo/*", "scenes/demo/images/*"],
+    "lrm4d": [
+        "*/csrc/*",
+        "*.so",
+        "pretrained/*/*",
+        "pretrained/*/*/*",
+        "generation/presets/*.yaml",
+        "export/viewer/*",
+        "scenes/demo/*",
+        "scenes/demo/images/*",
+    ],
     "train": ["configs/*.yaml"],
 }
 
