@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from lrm4d.cameras import project
+from lrm4d.generation.completion import complete_geometry
 from lrm4d.generation.geometry import Geometry
 from lrm4d.generation.network import InpaintingNetwork, NanoConfig
 from lrm4d.generation.transformer import load_lora
-from lrm4d.generation.tuning import Tuning, complete_geometry, draw_turn, tune, turn_cameras
+from lrm4d.generation.tuning import Tuning, draw_turn, tune, turn_cameras
 from lrm4d.generation.warping import warp
 from lrm4d.trajectories import cameras_around
 

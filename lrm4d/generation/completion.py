@@ -112,12 +112,14 @@ def complete(
 
 
 def complete_geometry(
-    images: Float[Tensor, "time 3 height width"], warped: Warp, cameras: Cameras, depth: DepthProvider
+    images: Float[Tensor, "time 3 height width"], warped: Warp, cameras: Cameras, depth: DepthProvider | None
 ) -> Geometry:
     """The geometry of completed pictures: the warp's where it is seen; elsewhere estimated, and fitted to the warp's.
 
-    Fitted in inverse depth, a scale and a shift for each frame (SEE4D).
+    Fitted in inverse depth, a scale and a shift for each frame (SEE4D). Without `depth`, nothing is known elsewhere.
     """
+    if depth is None:
+        return Geometry(warped.depths, cameras, warped.visibility)
     estimate = depth(images)
     inverse = torch.where(estimate.valid, 1 / estimate.depths.clamp(min=1e-12), 0.0)
     known = torch.where(warped.visibility, 1 / warped.depths.clamp(min=1e-12), 0.0)

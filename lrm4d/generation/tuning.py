@@ -24,8 +24,7 @@ from torch import Tensor
 
 from lrm4d.cameras import Cameras
 from lrm4d.checkpoint import read_json, read_safetensors, write_safetensors, write_text
-from lrm4d.generation.completion import Sampling, complete
-from lrm4d.generation.depth.align import align_to_reference
+from lrm4d.generation.completion import Sampling, complete, complete_geometry
 from lrm4d.generation.depth.provider import DepthProvider, Progress
 from lrm4d.generation.geometry import Geometry
 from lrm4d.generation.grid import start_grid
@@ -285,21 +284,6 @@ class _Work:
         self.lines = (self.folder / "log.jsonl").read_text().splitlines()[: self.step]
         for index in range((self.step - 1) // self.tuning.steps):
             self._load_own(index)
-
-
-def complete_geometry(
-    images: Float[Tensor, "time 3 height width"], warped: Warp, cameras: Cameras, depth: DepthProvider | None
-) -> Geometry:
-    """The geometry of completed pictures: the warp's where it is seen; elsewhere estimated, fitted to the warp's."""
-    if depth is None:
-        return Geometry(warped.depths, cameras, warped.visibility)
-    estimate = depth(images)
-    inverse = torch.where(estimate.valid, 1 / estimate.depths.clamp(min=1e-12), 0.0)
-    known = torch.where(warped.visibility, 1 / warped.depths.clamp(min=1e-12), 0.0)
-    fitted = align_to_reference(inverse, known, warped.visibility & estimate.valid)
-    valid = warped.visibility | (estimate.valid & (fitted > 0))
-    depths = torch.where(warped.visibility, warped.depths, 1 / fitted.clamp(min=1e-12))
-    return Geometry(depths.masked_fill(~valid, 0), cameras, valid)
 
 
 def draw_turn(reach: float, generator: torch.Generator) -> tuple[float, float]:
