@@ -380,7 +380,7 @@ def test_the_command_ends_cleanly(tmp_path):
         line = process.stdout.readline()
         assert "60 Gaussians at http://localhost:" in line
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=90)
     finally:
         process.kill()
     assert (process.returncode, out, err) == (0, "", "ended\n")
