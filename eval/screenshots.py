@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
     picture = shoot[arguments.what](Gaussians4D.load(arguments.scene), load_inputs(arguments.views, None))
-    Image.fromarray(picture).quantize(256).save(arguments.output, optimize=True)
+    Image.fromarray(picture).save(arguments.output, optimize=True)
 
 
 if __name__ == "__main__":
