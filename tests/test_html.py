@@ -285,8 +285,10 @@ def test_it_waits_plays_and_scrubs(browser, page):
     assert browser.evaluate("lrm4d.playing")
     wait_for(lambda: browser.evaluate("lrm4d.getTime()") > 0.05, 60)
     assert browser.evaluate("document.body.classList.contains('begun')")
-    browser.evaluate("document.getElementById('time').value = 0.62")
-    browser.evaluate("document.getElementById('time').dispatchEvent(new Event('input'))")
+    # In one go, as a drag does it: between two, the next frame of playing would move the slider.
+    browser.evaluate(
+        "{ const s = document.getElementById('time'); s.value = 0.62; s.dispatchEvent(new Event('input')) }"
+    )
     browser.evaluate("lrm4d.frameReady().then(() => true)")
     assert browser.evaluate("lrm4d.getTime()") == pytest.approx(0.62) and not browser.evaluate("lrm4d.playing")
     assert browser.evaluate("document.getElementById('clock').textContent") == "0.620"

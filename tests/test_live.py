@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -375,12 +376,13 @@ def test_the_command_ends_cleanly(tmp_path):
     pytest.importorskip("viser", reason="the live viewer needs viser")
     make_gaussians().save(tmp_path / "scene.safetensors")
     command = [sys.executable, "-m", "lrm4d.cli", "view", str(tmp_path / "scene.safetensors"), "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # ignored by all that a script starts with &
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
     try:
         line = process.stdout.readline()
         assert "60 Gaussians at http://localhost:" in line
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=90)
+        out, err = process.communicate(timeout=60)
     finally:
         process.kill()
     assert (process.returncode, out, err) == (0, "", "ended\n")
