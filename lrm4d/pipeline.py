@@ -160,7 +160,8 @@ def reconstruct_scene(
 
     scene.safetensors; scene.html, the viewer; renders/<file_path>.png of every target, 8 bits on white;
     contact_sheet.png; orbit.mp4 if `video`. Targets that have pictures are scored, as written. A target whose
-    file_path leaves the folder is refused before anything is done. size: pixels of the longer side to resize the inputs to.
+    file_path leaves the folder is refused before anything is done.
+    size: pixels of the longer side to resize the inputs to.
     """
     output = Path(output)
     destinations = _destinations(output / "renders", choice.targets)
