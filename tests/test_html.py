@@ -190,9 +190,11 @@ def browser(module_browser) -> Iterator[Browser]:
 
 
 def open_page(browser: Browser, page: Path, hash: str = "") -> None:
-    """Open a page from disk and wait for its first frame."""
+    """Open a page from disk and wait for its first frame, and until the poster has faded away."""
     browser.open(page.as_uri() + hash)
     browser.evaluate("lrm4d.ready.then(() => lrm4d.frameReady()).then(() => true)")
+    fades = "document.getAnimations().filter((a) => a instanceof CSSTransition).map((a) => a.finished)"
+    browser.evaluate(f"Promise.allSettled({fades}).then(() => true)")
 
 
 def address_of(camera: Cameras, time: float) -> str:
