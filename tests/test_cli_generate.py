@@ -8,7 +8,7 @@ from PIL import Image
 from lrm4d.cli import run
 from lrm4d.generation.depth import save_geometry
 from lrm4d.generation.geometry import Geometry
-from lrm4d.generation.grid import load_grid
+from lrm4d.generation.grid import load_grid, load_target_cameras
 from lrm4d.generation.network import InpaintingNetwork, NanoConfig, save_network
 from lrm4d.scenes import load_scene
 from lrm4d.trajectories import parse_bank, save_path
@@ -63,6 +63,30 @@ def test_given_cameras_are_those_of_the_videos_world(clip, capsys):
     between = grid.cameras[0, 1:].camera_to_world[:, :3, :3]
     wanted = bank.cameras(3, 32, 32).camera_to_world[:, :3, :3]
     torch.testing.assert_close(between[0].mT @ between, wanted[0].mT @ wanted, atol=1e-5, rtol=0)
+
+
+def test_a_grids_cameras_can_be_asked_for_again_and_they_move(clip, capsys):
+    """A file with a camera for each frame of each view, as grids are written."""
+    moving = parse_bank("fan:views=3,span=30").cameras(3, 32, 32)  # by time; the second view stands still
+    other = parse_bank("ring:views=2").cameras(2, 32, 32)[torch.tensor([0])]
+    save_path(clip / "cameras.json", moving, torch.linspace(0, 1, 3), form="transforms")
+    save_path(clip / "other.json", other, torch.zeros(1), form="transforms")
+    content = json.loads((clip / "cameras.json").read_text())
+    frames = [{**frame, "view": "walk"} for frame in reversed(content["frames"])]
+    frames += [{**frame, "view": "rest"} for frame in json.loads((clip / "other.json").read_text())["frames"]]
+    (clip / "cameras.json").write_text(json.dumps({**content, "frames": frames}))
+    assert run(command(clip, "--cameras", clip / "cameras.json", "--json")) == 0
+    grid = load_grid(clip / "grid")
+    assert json.loads(capsys.readouterr().out)["views"] == 3
+    walked, wanted = grid.cameras[:, 1].camera_to_world[:, :3, :3], moving.camera_to_world[:, :3, :3]
+    torch.testing.assert_close(walked[0].mT @ walked, wanted[0].mT @ wanted, atol=1e-5, rtol=0)
+    assert (walked[0] - walked[2]).abs().max() > 0.1
+    assert torch.equal(grid.cameras[0, 2].camera_to_world, grid.cameras[2, 2].camera_to_world)
+    half = load_target_cameras(clip / "cameras.json", 5, 32, 32)
+    torch.testing.assert_close(half[::2, 0].camera_to_world, moving.camera_to_world, atol=1e-6, rtol=0)
+    (clip / "cameras.json").write_text(json.dumps({**content, "frames": frames[:3] + content["frames"]}))
+    assert run(command(clip, "--cameras", clip / "cameras.json")) == 2
+    assert "3 of 6 frames name their view" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,8 @@ def test_masks_of_ones_own_are_heard():
 class Copier:
     """An inpainter that leaves holes white: what is seen in the end came by warps alone."""
 
+    usual = Sampling(steps=1)
+
     def __call__(self, layout, images, visibility, cameras, **_):
         targets = [index for index, slot in enumerate(layout.shown) if slot.target]
         return torch.where(visibility, images, 1.0)[:, targets]

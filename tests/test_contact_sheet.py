@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lrm4d.export.contact_sheet import contact_sheet, error_pictures, reconstruction_sheet, spread
+from lrm4d.export.contact_sheet import contact_sheet, error_pictures, grid_sheet, reconstruction_sheet, spread
 
 
 def test_every_picture_is_on_the_sheet_unchanged():
@@ -33,6 +33,18 @@ def test_reconstruction_sheet_shows_no_error_where_there_is_none():
     assert exact.shape == wrong.shape
     assert count_red(exact) == 0
     assert count_red(wrong) == 8 * 96 * 96
+
+
+def test_a_grids_sheet_has_holes_and_what_was_made_of_them():
+    images = torch.zeros(20, 3, 3, 96, 96)
+    images[:, :, 0] = 1.0
+    known = torch.ones(20, 3, 1, 96, 96, dtype=torch.bool)
+    known[:, 1, :, :48] = False
+    sheet = grid_sheet(images, known)
+    grey = (sheet - 128 / 255).abs().amax(0) < 1e-3
+    red = (sheet - torch.tensor([1.0, 0, 0])[:, None, None]).abs().amax(0) < 1e-3
+    assert int(grey.sum()) == 8 * 48 * 96, "half of one view's warps, at eight moments"
+    assert int(red.sum()) == 8 * (5 * 96 - 48) * 96, "the video, two warps, two views"
 
 
 def test_error_colours_get_darker():

@@ -108,8 +108,8 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(tmp_path, stop):
     video, geometry = make_video()
     tune(make_network(), video, geometry, tmp_path / "whole", SHORT)
 
-    def interrupt(_: str, done: int, total: int) -> None:
-        if done == stop:
+    def interrupt(stage: str, done: int, total: int) -> None:
+        if (stage, done) == ("tune", stop):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

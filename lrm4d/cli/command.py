@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import typer
 
-from lrm4d.cli import describe, export, generate, path, reconstruct, render, view, warp  # noqa: F401  they add commands
+from lrm4d.cli import describe, export, generate, path, reconstruct, render, tune, view, warp  # noqa: F401  adding
 from lrm4d.cli.app import app
 
 USER_ERROR, INTERRUPTED = 2, 130

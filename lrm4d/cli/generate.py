@@ -13,7 +13,6 @@ from lrm4d.cli.warp import choose_depth, read_frames
 if TYPE_CHECKING:
     from lrm4d.cameras import Cameras
     from lrm4d.generation.geometry import Geometry
-    from lrm4d.generation.inpainter import Inpainter
 
 
 @app.command(
@@ -23,6 +22,7 @@ Examples:
   lrm4d generate clip.mp4 --preset see4d --bank ring:views=5,rise=10 --size 128 -o grid
   lrm4d generate frames/ --preset full4d --set plan.window=17 --set plan.overlap=5 -o grid
   lrm4d generate clip.mp4 --geometry clip.npz --cameras transforms.json --inpainter wan:CHECKPOINT -o grid
+  lrm4d generate clip.mp4 --lora tuned:0.7 -o grid     after: lrm4d tune clip.mp4 -o tuned
   lrm4d reconstruct grid -o out
 \b
 Banks, and their options as they are if not said; degrees from the video's camera, distance as a factor of its own:
@@ -34,7 +34,8 @@ Banks, and their options as they are if not said; degrees from the video's camer
 All take distance=1. `lrm4d path BANK -o preview.png` draws one; `lrm4d warp` shows what is known from a camera.
 \b
 Presets are configurations (see4d, easycreator, full4d, or a YAML file); --set changes one. The pivot is the video's
-foreground. A run that was stopped goes on when the same command is given again."""
+foreground. --cameras: a transforms.json whose frames name their view has a camera that moves for each; in any other
+file every camera is a view, at rest; both in the geometry's own world. A stopped run's command given again goes on."""
 )
 def generate(
     video: Annotated[Path, typer.Argument(help="A video, or a folder of pictures in the order of their names.")],
@@ -42,13 +43,14 @@ def generate(
     preset: Annotated[str, typer.Option(help="A preset's name, or a YAML file.")] = "easycreator",
     settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE of the preset.")] = None,
     bank: Annotated[str | None, typer.Option(help="The cameras to go to (the preset's).")] = None,
-    cameras: Annotated[Path | None, typer.Option(help="A file of cameras at rest instead, one a view.")] = None,
+    cameras: Annotated[Path | None, typer.Option(help="A file of cameras instead, a view each.")] = None,
     geometry: Annotated[Path | None, typer.Option(help="Depth, and cameras if known: a file or folder.")] = None,
     depth: Annotated[str, typer.Option(help="What estimates depth: an lrm4d network, or hf:MODEL.")] = "nano",
     inpainter: Annotated[str, typer.Option(help="Weights: a name, a folder or hub id, or wan:CHECKPOINT.")] = "nano",
+    lora: Annotated[str | None, typer.Option(help="Low-rank layers, as `lrm4d tune` makes: FOLDER[:WEIGHT].")] = None,
     prompt: Annotated[str | None, typer.Option(help="For inpainters that understand text.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Sampling steps (Wan wants about 30).")] = 10,
-    guidance: Annotated[float, typer.Option(help="1 is none (Wan wants about 5).")] = 1.0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps (the inpainter's usual number).")] = None,
+    guidance: Annotated[float | None, typer.Option(help="1 is none (the inpainter's usual).")] = None,
     seed: int = 0,
     keep_known: Annotated[bool, typer.Option("--keep-known", help="Leave pixels as the warp has them.")] = False,
     drop_edges: Annotated[bool, typer.Option("--drop-edges", help="Leave out what depth edges make unsure.")] = False,
@@ -60,17 +62,22 @@ def generate(
 ) -> None:
     """Make a video's views from other cameras: a grid of pictures, a scene folder too.
 
-    Writes OUTPUT/view00.mp4 (the input), view01.mp4, ..., OUTPUT/images, OUTPUT/known (white: seen in the video) and
-    OUTPUT/transforms.json.
+    Writes OUTPUT/view00.mp4 (the input), view01.mp4, ..., OUTPUT/images, OUTPUT/known (white: seen in the video),
+    OUTPUT/transforms.json and OUTPUT/contact_sheet.png.
     """
     import torch
 
-    from lrm4d.generation.completion import Sampling, complete
+    from lrm4d.export.contact_sheet import grid_sheet
+    from lrm4d.generation.backends import choose_sampling, load_inpainter
+    from lrm4d.generation.completion import complete
     from lrm4d.generation.grid import start_grid
     from lrm4d.generation.presets import load_preset
+    from lrm4d.reconstruction.reconstructor import choose_device
+    from lrm4d.scenes.pictures import save_picture
 
     chosen = load_preset(preset, (settings or []) + ([f"bank={bank}"] if bank else []))
-    inpaint = choose_inpainter(inpainter, device)
+    inpaint = load_inpainter(inpainter, str(choose_device(device)), lora)
+    sampling = choose_sampling(inpaint, steps=steps, guidance=guidance, seed=seed, keep_known=keep_known, text=prompt)
     pictures, rate = read_frames(video, size)
     last, count = len(pictures) - 1, min(frames or len(pictures), len(pictures))
     kept = torch.linspace(0, last, count).round().long()
@@ -92,14 +99,15 @@ def generate(
             known,
             chosen.plan,
             inpaint,
-            Sampling(steps, guidance, seed, keep_known, prompt),
+            sampling,
             folder=output,
             depth=stops,
-            made_by=inpainter,
+            made_by=f"{inpainter} + {lora}" if lora else inpainter,
             frames_per_second=rate,
             announce=lambda estimate: typer.echo(estimate.describe(), err=True),
             progress=bars,
         )
+    save_picture(output / "contact_sheet.png", grid_sheet(done.images, done.known, f"{video.name}, {preset}"))
     seen = done.known.float().mean((0, 2, 3, 4)).tolist()
     result = {"output": str(output), "frames": done.shape[0], "views": done.shape[1], "width": width, "height": height}
     result |= {"seen": [round(share, 4) for share in seen]}
@@ -110,32 +118,20 @@ def generate(
     print_json(result) if as_json else typer.echo(said)
 
 
-def choose_inpainter(name: str, device: str) -> "Inpainter":
-    """The inpainter of a name; ValueError where its weights are missing."""
-    from lrm4d.generation.inpainter import NanoInpainter
-    from lrm4d.reconstruction.reconstructor import choose_device
-
-    if name.startswith("wan:"):
-        from lrm4d.generation.wan import WanInpainter
-
-        return WanInpainter.from_pretrained(name.removeprefix("wan:"), str(choose_device(device)))
-    return NanoInpainter.from_pretrained(name, str(choose_device(device)))
-
-
 def view_from(known: "Geometry", at_origin: bool, bank: str, file: Path | None) -> tuple["Geometry", "Cameras"]:
-    """The geometry with its pivot at the origin, and the cameras [view] to go to.
+    """The geometry with its pivot at the origin, and the cameras [view] or [time, view] to go to.
 
     A file's cameras are in the geometry's own world, and are moved with it.
     """
     import torch
 
+    from lrm4d.generation.grid import load_target_cameras
     from lrm4d.generation.placing import cameras_along, place, place_cameras
-    from lrm4d.trajectories import load_path, parse_bank
+    from lrm4d.trajectories import parse_bank
 
     placed = place(known, torch.zeros(3) if at_origin else None)
     if file is None:
         chosen = parse_bank(bank)
         return placed, cameras_along(chosen, placed, chosen.natural_count)
-    path = load_path(file)
-    targets = path.cameras(path.natural_count or 1, known.cameras.width, known.cameras.height)
+    targets = load_target_cameras(file, len(known), known.cameras.width, known.cameras.height)
     return placed, place_cameras(targets, known, placed)

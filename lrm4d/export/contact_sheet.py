@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -62,6 +62,23 @@ def reconstruction_sheet(
         "error": error_pictures(prediction[chosen], truth[chosen]),
     }
     return contact_sheet(rows, [target_labels[i] for i in chosen] if target_labels else [], title)
+
+
+def grid_sheet(
+    images: Float[Tensor, "time view 3 height width"],
+    known: Bool[Tensor, "time view 1 height width"],
+    title: str = "",
+    most_columns: int = 8,
+) -> Float[Tensor, "3 sheet_height sheet_width"]:
+    """A row for the video, view 0, and two for each other view: what the video shows of it, with grey holes, and the
+    whole pictures; columns are moments, chosen evenly."""
+    moments = spread(len(images), most_columns)
+    images, known = images[moments], known[moments]
+    rows = {"video": images[:, 0]}
+    for view in range(1, images.shape[1]):
+        rows[f"{view}: seen"] = torch.where(known[:, view], images[:, view], 0.5)
+        rows[f"{view}: made"] = images[:, view]
+    return contact_sheet(rows, title=title)
 
 
 def error_pictures(

@@ -22,23 +22,12 @@ from lrm4d.generation.depth.align import align_to_reference
 from lrm4d.generation.depth.provider import DepthProvider, Progress
 from lrm4d.generation.geometry import Geometry
 from lrm4d.generation.grid import ViewGrid, picture_path, save_grid
-from lrm4d.generation.inpainter import Inpainter
+from lrm4d.generation.inpainter import Inpainter, Sampling
 from lrm4d.generation.plans import Cell, Plan, Step
 from lrm4d.generation.route import spline, straight
 from lrm4d.generation.warping import Warp, warp
 from lrm4d.scenes.pictures import load_pictures, save_pictures
 from lrm4d.video import to_bytes
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the inpainter is asked; see `Inpainter`."""
-
-    steps: int = 10
-    guidance: float = 1.0
-    seed: int = 0
-    keep_known: bool = False
-    text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +59,7 @@ def complete(
     geometry: Geometry,
     plan: Plan,
     inpainter: Inpainter,
-    sampling: Sampling = Sampling(),
+    sampling: Sampling | None = None,
     folder: str | Path | None = None,
     depth: DepthProvider | None = None,
     made_by: str = "",
@@ -81,11 +70,13 @@ def complete(
     """The grid with every picture of every view made, in 8-bit levels; `known` stays what the video tells.
 
     grid: of start_grid (or with masks of one's own). geometry: of the video, view 0, with the pivot at the origin
-    (placing.place). depth: tells the geometry of finished stops; needed where the plan has hops. folder: every step is
-    saved there, a run that stopped goes on, and save_grid's files come last; it belongs to one run (ValueError for
-    another one's). made_by: what the pictures depend on beside all this, such as the inpainter's name. announce: told
-    the estimate before the first step. progress: told (stage "complete", sampling steps done, of all).
+    (placing.place). sampling: without, the inpainter's usual one. depth: tells the geometry of finished stops; needed
+    where the plan has hops. folder: every step is saved there, a run that stopped goes on, and save_grid's files come
+    last; it belongs to one run (ValueError for another one's). made_by: what the pictures depend on beside all this,
+    such as the inpainter's name. announce: told the estimate before the first step. progress: told (stage "complete",
+    sampling steps done, of all).
     """
+    sampling = sampling or inpainter.usual
     folder = None if folder is None else Path(folder)
     route = spline(grid.cameras, plan.max_hop) if plan.max_hop else straight(grid.cameras)
     if any(route.origins) and depth is None:

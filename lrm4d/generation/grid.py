@@ -14,6 +14,7 @@ from lrm4d.generation.geometry import Geometry
 from lrm4d.generation.warping import warp
 from lrm4d.scenes.pictures import load_pictures, save_pictures
 from lrm4d.trajectories import load_path
+from lrm4d.trajectories.recording import Recording
 from lrm4d.video import write_video
 from lrm4d.views import Views
 
@@ -80,6 +81,43 @@ def start_grid(
         Cameras(poses, intrinsics, cameras.width, cameras.height),
         times,
     )
+
+
+def load_target_cameras(file: str | Path, count: int, width: int, height: int) -> Cameras:
+    """Cameras [time, view] of a file, for a video of so many frames; pictures of this size.
+
+    A transforms.json whose frames name their `view` (as save_grid writes them) has a camera that moves for each view:
+    its frames, by `time` where they have one, lie evenly over the video. In any other file (load_path) each camera is
+    a view, at rest. ValueError where only some frames name one.
+    """
+    path = load_path(file)
+    names = _views_of(Path(file)) if isinstance(path, Recording) else []
+    if not names:
+        rest = path.cameras(path.natural_count or 1, width, height)
+        return rest.expand(count, len(rest))
+    views = []
+    for name in dict.fromkeys(names):
+        chosen = torch.tensor([index for index, other in enumerate(names) if other == name])
+        if path.moments is not None:
+            chosen = chosen[path.moments[chosen].argsort(stable=True)]
+        lenses = None if path.lenses is None else path.lenses[chosen]
+        views.append(Recording(path.camera_to_world[chosen], lenses).cameras(count, width, height))
+    poses, intrinsics = (
+        torch.stack([getattr(v, part) for v in views], dim=1) for part in ("camera_to_world", "intrinsics")
+    )
+    return Cameras(poses, intrinsics, width, height)
+
+
+def _views_of(file: Path) -> list[str]:
+    """The view that each frame of a transforms.json names; none where it has no such names, or is another file."""
+    content = read_json(file) if file.suffix == ".json" else None
+    frames = content.get("frames") if isinstance(content, dict) else None
+    names = [str(frame["view"]) for frame in frames or [] if isinstance(frame, dict) and "view" in frame]
+    if names and len(names) < len(frames):
+        raise ValueError(
+            f"{file}: {len(names)} of {len(frames)} frames name their view; expected all of them, or none."
+        )
+    return names
 
 
 def picture_path(folder: Path, view: int, time: int) -> Path:

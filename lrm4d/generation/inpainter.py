@@ -1,7 +1,8 @@
 """Inpainters: warps with holes and pictures beside them to whole pictures. The protocol, the small one, its loss."""
 
-from dataclasses import replace
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,11 +14,25 @@ from lrm4d.generation.flow import Progress, guide, sample_flow, velocity_of
 from lrm4d.generation.layout import TokenLayout
 from lrm4d.generation.network import Conditions, InpaintingNetwork, load_network
 from lrm4d.generation.objective import draw_example, example_losses
+from lrm4d.generation.transformer import load_lora
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How an inpainter is asked; see `Inpainter`."""
+
+    steps: int = 10
+    guidance: float = 1.0
+    seed: int = 0
+    keep_known: bool = False
+    text: str | None = None
 
 
 @runtime_checkable
 class Inpainter(Protocol):
-    """Anything that completes the targets of a layout."""
+    """Anything that completes the targets of a layout. usual: how it is asked where nothing else is said."""
+
+    usual: ClassVar[Sampling]
 
     def __call__(
         self,
@@ -43,7 +58,9 @@ class Inpainter(Protocol):
 
 
 class NanoInpainter:
-    """The small inpainter on a device."""
+    """The small inpainter on a device. Trained at high noise levels, so that few steps are enough."""
+
+    usual = Sampling(steps=4)
 
     def __init__(self, network: InpaintingNetwork, device: torch.device, sampler: str = "dpm"):
         self.network = network.eval().to(device)
@@ -51,9 +68,18 @@ class NanoInpainter:
         self.sampler = sampler
 
     @staticmethod
-    def from_pretrained(name_or_folder: str = "nano", device: str = "cpu") -> "NanoInpainter":
-        """Shipped weights by name, a folder, or a hub id; see `load_network`."""
-        return NanoInpainter(load_network(name_or_folder), torch.device(device))
+    def from_pretrained(
+        name_or_folder: str | Path = "nano",
+        device: str = "cpu",
+        lora: str | Path | None = None,
+        lora_weight: float = 1.0,
+    ) -> "NanoInpainter":
+        """Shipped weights by name, a folder, or a hub id (see `load_network`), with low-rank layers, as `tune` makes
+        them, at a weight (see `load_lora`)."""
+        network = load_network(name_or_folder)
+        if lora is not None:
+            load_lora(network.transformer.wan, lora, lora_weight)
+        return NanoInpainter(network, torch.device(device))
 
     @torch.no_grad()
     def __call__(
@@ -65,7 +91,7 @@ class NanoInpainter:
         *,
         text: str | None = None,
         seed: int = 0,
-        steps: int = 10,
+        steps: int = 4,
         guidance: float = 1.0,
         keep_known: bool = False,
         progress: Progress | None = None,

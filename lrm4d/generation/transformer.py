@@ -88,7 +88,7 @@ def _compile_flex_attention() -> Callable[..., Tensor]:
 def _attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | BlockMask | None) -> Tensor:
     """Attention [batch, head, token, channel] by the kernel that the mask is for."""
     if isinstance(mask, BlockMask):
-        return _compiled_flex_attention()(queries, keys, values, block_mask=mask)
+        return _compile_flex_attention()(queries, keys, values, block_mask=mask)
     if queries.is_cuda:
         return scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
     with torch.autocast("cpu", enabled=False):  # attention in bfloat16 is slower there than in float32
@@ -207,11 +207,28 @@ def save_lora(transformer: ModelMixin, path: str | Path) -> None:
     write_safetensors(path, {f"transformer.{name}": value for name, value in state.items()}, {"format": "pt"})
 
 
-def load_lora(transformer: ModelMixin, path: str | Path, weight: float = 1.0) -> None:
-    """Add low-rank layers of a file to a transformer without any, at a weight (EasyCreator samples at 0.7).
+LORA_FILES = ("lora.safetensors", "pytorch_lora_weights.safetensors")
 
-    ValueError if the file is broken, has none, or they are of another network.
+
+def find_lora(path: str | Path) -> Path:
+    """The file of low-rank layers: itself, or that in a folder; ValueError if there is none."""
+    path = Path(path)
+    found = [file for file in (path, *(path / name for name in LORA_FILES)) if file.is_file()]
+    if not found:
+        unfinished = (
+            " (its tuning is not finished: give the same `lrm4d tune` again)" if (path / "tune.json").exists() else ""
+        )
+        raise ValueError(f"{path}: no low-rank layers{unfinished}; expected a file, or a folder with {LORA_FILES[0]}.")
+    return found[0]
+
+
+def load_lora(transformer: ModelMixin, path: str | Path, weight: float = 1.0) -> None:
+    """Add low-rank layers to a transformer without any, at a weight (EasyCreator samples at 0.7).
+
+    path: a file, or a folder that has it as `lrm4d tune` (lora.safetensors) or diffusers (LORA_FILES) name it.
+    ValueError if there is none, it is broken or empty, or of another network.
     """
+    path = find_lora(path)
     tensors, _ = read_safetensors(path)
     layers = dict(transformer.named_modules())
     for name, value in tensors.items():

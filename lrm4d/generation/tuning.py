@@ -1,12 +1,14 @@
 """Per-video tuning of an inpainter with low-rank layers, on the video and on what the inpainter made of it.
 
 EasyCreator (arXiv 2506.04590): a first round trains on cameras below 30 degrees, each further one reaches 10 degrees
-farther and has the pictures that were made after the rounds before it. Each step has two losses:
+farther. A round begins with making the video's views from two cameras as far aside as it reaches, with the layers as
+they are by then; all that was made so far is its material. Each step has two losses:
 
 - **flow**: on pairs whose truth is the video itself. Either the video reprojected twice, to a camera within reach and
-  back; or made pictures of an earlier round in the source's place, warped to the video's cameras.
-- **cycle**: from a camera within reach the network answers to pure noise; its pictures, warped back, must be the video
-  wherever the video shows the place, at every time (spatio-temporal consistency, a mean squared error).
+  back; or made pictures in the source's place, warped to the video's cameras.
+- **cycle**: from a camera within reach the network answers to noise, or to its own first answer with some noise in
+  it, as sampling asks it; its pictures, warped back, must be the video wherever the video shows the place, at every
+  time (spatio-temporal consistency, a mean squared error).
 
 All that is random follows from the seed and the number of the step, so a run that was killed goes on as it would have.
 """
@@ -24,11 +26,12 @@ from torch import Tensor
 
 from lrm4d.cameras import Cameras
 from lrm4d.checkpoint import read_json, read_safetensors, write_safetensors, write_text
-from lrm4d.generation.completion import Sampling, complete, complete_geometry
+from lrm4d.generation.completion import complete, complete_geometry
 from lrm4d.generation.depth.provider import DepthProvider, Progress
+from lrm4d.generation.flow import add_noise, draw_noise_levels
 from lrm4d.generation.geometry import Geometry
 from lrm4d.generation.grid import start_grid
-from lrm4d.generation.inpainter import NanoInpainter, pad_pictures
+from lrm4d.generation.inpainter import NanoInpainter, Sampling, pad_pictures
 from lrm4d.generation.masks import fray
 from lrm4d.generation.network import InpaintingNetwork
 from lrm4d.generation.objective import draw_example, example_losses
@@ -43,9 +46,10 @@ class Tuning:
     """How an inpainter is tuned. EasyCreator: rank 128, learning rate 1e-5, decay 0.1, 2000 steps, on a large model.
 
     first, further, last: degrees that the first round reaches, that each round adds, and that none exceeds. steps: of
-    a round. frames: of the video in a step, consecutive. own: share of steps on own pictures, from the second round
-    on. cycle: weight of that loss. jitter_degrees, jitter_distance (of the depth), fray (pixels): how wrong the pairs'
-    poses are, and by how much holes grow. sampling: steps with which own pictures are made. save_every: steps.
+    a round. frames: of the video in a step, consecutive. own: share of steps on own pictures. cycle: weight of that
+    loss. hole_weight: of pixels that are not seen. level_center, level_spread: logits of the noise levels, as in
+    training. jitter_degrees, jitter_distance (of the depth), fray (pixels): how wrong the pairs' poses are, and by how
+    much holes grow. sampling: steps with which own pictures are made. save_every: steps.
     ValueError for numbers that cannot be.
     """
 
@@ -59,11 +63,13 @@ class Tuning:
     weight_decay: float = 0.1
     own: float = 0.5
     cycle: float = 1.0
-    hole_weight: float = 2.0
+    hole_weight: float = 3.0
+    level_center: float = 1.5
+    level_spread: float = 1.2
     jitter_degrees: float = 0.3
     jitter_distance: float = 0.005
     fray: int = 2
-    sampling: int = 10
+    sampling: int = 1
     seed: int = 0
     save_every: int = 25
 
@@ -76,6 +82,11 @@ class Tuning:
         for name in ("steps", "frames", "rank", "sampling", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"tuning: {name} is {getattr(self, name)}; expected at least 1.")
+        if not 0 <= self.own <= 1 or self.cycle < 0 or not self.learning_rate > 0:
+            raise ValueError(
+                f"tuning: own {self.own:g}, cycle {self.cycle:g}, learning_rate {self.learning_rate:g}; expected own "
+                "in [0, 1], cycle from 0, learning_rate above 0."
+            )
 
     @property
     def reaches(self) -> list[float]:
@@ -109,15 +120,15 @@ def tune(
     video: in [0, 1]. geometry: of its size, placed so that the pivot is the world's origin (placing.place). folder:
     gets lora.safetensors (see load_lora), log.jsonl, the state to go on from and the pictures that were made. depth:
     tells how far what was made up is away; without, only what the video shows of it is warped. progress: told (stage
-    "tune", steps done, of all). ValueError for a folder of another run.
+    "tune", steps done, of all; "complete" while own pictures are made). ValueError for a folder of another run.
     """
     folder = Path(folder)
     _claim(folder, network, video, geometry, tuning)
     work = _Work(network, _Shot(to_bytes(video).float() / 255, geometry), tuning, depth, folder)
     total = len(tuning.reaches) * tuning.steps
     while work.step < total:
-        if work.step and work.step % tuning.steps == 0:
-            work.make_own(work.step // tuning.steps - 1)
+        if tuning.own and work.step % tuning.steps == 0:
+            work.make_own(work.step // tuning.steps, progress)
         work.take_step()
         if work.step % tuning.save_every == 0 or work.step % tuning.steps == 0:
             work.save()
@@ -155,9 +166,9 @@ class _Work:
         count = min(tuning.frames, len(self.video.images))
         start = int(torch.randint(len(self.video.images) - count + 1, (), generator=generator))
         window = slice(start, start + count)
-        use_own = bool(self.own) and float(torch.rand((), generator=generator)) < tuning.own
+        use_own = float(torch.rand((), generator=generator)) < tuning.own
         flow = self._own_flow(window, generator) if use_own else self._twice_flow(window, reach, generator)
-        cycle = self._cycle(window, reach, generator)
+        cycle = self._cycle(window, reach, generator) if tuning.cycle else torch.zeros_like(flow)
         loss = flow + tuning.cycle * cycle
         self.optimizer.zero_grad()
         loss.backward()
@@ -186,20 +197,30 @@ class _Work:
     def _flow(self, source: _Shot | None, warped: Warp, truth: _Shot, generator: torch.Generator) -> Tensor:
         seen = fray(warped.visibility, self.tuning.fray, generator)
         given = self._given(source, replace(warped, visibility=seen), truth.geometry.cameras)
-        example = draw_example(self.network, *given, self._batch(truth.images), generator, drop=0.0)
+        levels = (self.tuning.level_center, self.tuning.level_spread)
+        example = draw_example(self.network, *given, self._batch(truth.images), generator, 0.0, *levels)
         return example_losses(self.network(*example.inputs), example, self.tuning.hole_weight)["loss"]
 
     def _cycle(self, window: slice, reach: float, generator: torch.Generator) -> Tensor:
-        """How far the first answer, warped back, is from the video: mean squared error in [-1, 1]."""
-        shot = self.video[window]
+        """How far the network's answer, warped back, is from the video: mean squared error in [-1, 1].
+
+        The first answer, to noise alone, counts in half of the steps; in the others, one to what that answer becomes
+        at a noise level of training.
+        """
+        tuning, shot = self.tuning, self.video[window]
         cameras = turn_cameras(shot.geometry.cameras, *draw_turn(reach, generator))
         there = warp(shot.images, shot.geometry, cameras)
-        given = self._given(shot, there, cameras)
-        nothing = torch.zeros_like(self._batch(shot.images))
-        example = draw_example(self.network, *given, nothing, generator, drop=0.0)
-        noise = torch.randn(nothing.shape, generator=generator).to(nothing)
-        level = torch.ones_like(example.level)
-        made = self.network(example.layout, noise, level, example.conditions, example.dropped)[0].cpu()
+        layout, images, seen, sized = self._given(shot, there, cameras)
+        conditions = self.network.condition(layout, images, seen, sized, generator)
+        noise = torch.randn(self._batch(shot.images).shape, generator=generator).to(self.device)
+        level = torch.ones(1, device=self.device)
+        noisy, nothing = noise, torch.zeros(1, dtype=torch.bool, device=self.device)
+        if float(torch.rand((), generator=generator)) < 0.5:
+            with torch.no_grad():
+                first = self.network(layout, noise, level, conditions, nothing)
+            level = draw_noise_levels(1, generator, tuning.level_center, tuning.level_spread).to(level)
+            noisy = add_noise(first, noise, level)
+        made = self.network(layout, noisy, level, conditions, nothing)[0].cpu()
         height, width = shot.images.shape[-2:]
         known = Geometry(there.depths, cameras, there.visibility)
         back = warp(made[..., :height, :width], known, shot.geometry.cameras)
@@ -224,8 +245,8 @@ class _Work:
     def _batch(self, images: Tensor) -> Tensor:
         return pad_pictures(images, self.network.config.patch)[None].to(self.device)
 
-    def make_own(self, index: int) -> None:
-        """The pictures of two cameras, to the right and to the left, as far off as a round has reached."""
+    def make_own(self, index: int, progress: Progress | None = None) -> None:
+        """The pictures of two cameras, to the right and to the left, as far off as a round reaches."""
         images, geometry = self.video.images, self.video.geometry
         turned = [turn_cameras(geometry.cameras, side * self.tuning.reaches[index], 0.0) for side in (1, -1)]
         cameras = _join(*turned).reshape(2, -1)
@@ -234,7 +255,7 @@ class _Work:
         grid = start_grid(images, geometry, cameras, torch.linspace(0, 1, len(images)))
         inpainter = NanoInpainter(self.network, self.device)
         sampling = Sampling(steps=self.tuning.sampling, seed=self.tuning.seed + index)
-        done = complete(grid, geometry, Plan(window=self.tuning.frames), inpainter, sampling)
+        done = complete(grid, geometry, Plan(window=self.tuning.frames), inpainter, sampling, progress=progress)
         self.network.train()
         for side in (0, 1):
             made = done.images[:, 1 + side]
@@ -282,7 +303,8 @@ class _Work:
         }
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         self.lines = (self.folder / "log.jsonl").read_text().splitlines()[: self.step]
-        for index in range((self.step - 1) // self.tuning.steps):
+        rounds = -(-self.step // self.tuning.steps) if self.tuning.own else 0
+        for index in range(rounds):
             self._load_own(index)
 
 

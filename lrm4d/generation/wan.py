@@ -17,11 +17,11 @@ from lrm4d.cameras import Cameras
 from lrm4d.checkpoint import read_json
 from lrm4d.generation.budget import Budget, estimate_budget
 from lrm4d.generation.flow import Progress, make_scheduler
-from lrm4d.generation.inpainter import check_pictures, pad_pictures
+from lrm4d.generation.inpainter import Sampling, check_pictures, pad_pictures
 from lrm4d.generation.layout import TokenLayout
 from lrm4d.generation.masks import to_inpainting_mask
 from lrm4d.generation.network import CAMERA_CHANNELS
-from lrm4d.generation.transformer import ViewTransformer, widen_input
+from lrm4d.generation.transformer import ViewTransformer, load_lora, widen_input
 
 MULTIPLE = 16
 """Sides of pictures that Wan takes are multiples of this: 8 of the autoencoder, times a patch of 2."""
@@ -38,6 +38,8 @@ class WanInpainter:
     references: clean pictures of other views that are packed beside the video, at most; VACE was trained with a few.
     """
 
+    usual = Sampling(steps=30, guidance=5.0)
+
     def __init__(self, pipeline: WanVACEPipeline, references: int = 3):
         self.pipeline = pipeline
         self.references = references
@@ -52,17 +54,22 @@ class WanInpainter:
         sampler: str | None = None,
         shift: float = 3.0,
         references: int = 3,
+        lora: str | Path | None = None,
+        lora_weight: float = 1.0,
     ) -> "WanInpainter":
         """A checkpoint in diffusers' layout: a folder with model_index.json, or a hub id "owner/name".
 
         offload: what waits in the computer's memory: "none", "model" (all parts but the one at work) or "group" (all
         blocks but those at work, the slowest). The autoencoder always works in tiles and slices. sampler, shift:
-        instead of the checkpoint's scheduler, see `make_scheduler`. Only safetensors are read, never pickles.
+        instead of the checkpoint's scheduler, see `make_scheduler`. lora: low-rank layers of the transformer, as
+        safetensors in diffusers' naming, at a weight. Only safetensors are read, never pickles.
         """
         if offload not in OFFLOADS:
             raise ValueError(f"offload {offload!r}: expected one of {', '.join(OFFLOADS)}.")
         source = _find_checkpoint(str(name_or_folder), "WanVACEPipeline")
         pipeline = WanVACEPipeline.from_pretrained(source, dtype=dtype, use_safetensors=True)
+        if lora is not None:
+            load_lora(pipeline.transformer, lora, lora_weight)
         if sampler is not None:
             pipeline.scheduler = make_scheduler(sampler, shift)
         pipeline.vae.enable_tiling()
