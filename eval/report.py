@@ -43,7 +43,7 @@ def to_markdown(scenes: Mapping[str, SceneScores], notes: Mapping[str, Any]) -> 
     summary = summarize(scenes)
     shown = _ordered(scores.keys() for methods in summary.values() for scores in methods.values())
     heads = [HEADINGS.get(name, name) for name in shown]
-    lines += _table(
+    lines += make_table(
         ["protocol", "method", "scenes", *heads, "gain", "gain object"], _mean_rows(scenes, summary, shown)
     )
     for protocol, methods in summary.items():
@@ -53,7 +53,7 @@ def to_markdown(scenes: Mapping[str, SceneScores], notes: Mapping[str, Any]) -> 
             for name, scene in scenes.items()
             if protocol in scene
         ]
-        lines += _table(["scene", *methods], rows)
+        lines += make_table(["scene", *methods], rows)
     return "\n".join(lines) + "\n"
 
 
@@ -63,7 +63,7 @@ def _mean_rows(scenes: Mapping[str, SceneScores], summary: SceneScores, shown: l
         reference = methods.get(REFERENCE, {})
         for method, scores in methods.items():
             count = sum(method in scene.get(protocol, {}) for scene in scenes.values())
-            cells = [_format(scores.get(name), DIGITS.get(name, 3)) for name in shown]
+            cells = [format_number(scores.get(name), DIGITS.get(name, 3)) for name in shown]
             gains = [_gain(scores, reference, name) for name in ("psnr", "psnr_object")]
             rows.append([protocol, method, str(count), *cells, *gains])
     return rows
@@ -76,14 +76,16 @@ def _gain(scores: Scores, reference: Scores, name: str) -> str:
 
 def format_pair(scores: Scores) -> str:
     """PSNR / PSNR object."""
-    return f"{_format(scores.get('psnr'), 2)} / {_format(scores.get('psnr_object'), 2)}"
+    return f"{format_number(scores.get('psnr'), 2)} / {format_number(scores.get('psnr_object'), 2)}"
 
 
-def _format(value: float | None, digits: int) -> str:
+def format_number(value: float | None, digits: int) -> str:
+    """A table's cell; empty for what there is not."""
     return "" if value is None else f"{value:.{digits}f}"
 
 
-def _table(heads: list[str], rows: list[list[str]]) -> list[str]:
+def make_table(heads: list[str], rows: list[list[str]]) -> list[str]:
+    """The lines of a Markdown table."""
     return ["| " + " | ".join(row) + " |" for row in (heads, ["---"] * len(heads), *rows)]
 
 
