@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from grid_scenes import see_ball
 
 from eval import generation
 from eval.fans import load_fan
@@ -17,7 +18,6 @@ from lrm4d.generation.network import InpaintingNetwork, NanoConfig, save_network
 from lrm4d.scenes import save_scene
 from lrm4d.trajectories import cameras_around
 from lrm4d.views import Views
-from grid_scenes import see_ball
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
