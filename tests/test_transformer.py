@@ -8,7 +8,15 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from lrm4d.generation.layout import Slot, TokenLayout
-from lrm4d.generation.transformer import ViewTransformer, add_lora, load_lora, rotations, save_lora, widen_input
+from lrm4d.generation.transformer import (
+    LayoutRotary,
+    ViewTransformer,
+    add_lora,
+    load_lora,
+    rotations,
+    save_lora,
+    widen_input,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -45,6 +53,19 @@ def test_rotations_are_diffusers_own(wan):
     turns = rotations(VIDEO.positions().double(), 12)
     torch.testing.assert_close(turns.real, cos[0, :, 0, ::2].float(), atol=1e-6, rtol=0)
     torch.testing.assert_close(turns.imag, sin[0, :, 0, 1::2].float(), atol=1e-6, rtol=0)
+
+
+def test_positions_of_large_pictures_are_squeezed_into_what_is_known():
+    rotary, plain = LayoutRotary(12, extent=5), LayoutRotary(12)
+    layout = TokenLayout((Slot(0, 0, "target"), Slot(0, 1, "target")), 9, 3)
+    rotary.layout = plain.layout = layout
+    turns, _ = rotary(torch.zeros(1))
+    positions = layout.positions().double()
+    assert torch.equal(turns[:, 0], rotations(positions * torch.tensor([1.0, 0.5, 0.5]), 12))
+    known = rotations(torch.tensor([[1.0, 4.0, 1.0]]).double(), 12)
+    assert torch.equal(turns[-1], known), "the last row, at the middle of the known columns"
+    rotary.layout = plain.layout = layout.resize(5, 3)
+    assert torch.equal(rotary(torch.zeros(1))[0], plain(torch.zeros(1))[0]), "small ones stay as they are"
 
 
 @torch.no_grad()

@@ -38,16 +38,24 @@ def rotations(positions: Float[Tensor, "token 3"], head_width: int) -> Complex[T
 
 
 class LayoutRotary(nn.Module):
-    """Takes the place of the transformer's `rope`: gives each block the rotations and the mask of `layout`."""
+    """Takes the place of the transformer's `rope`: gives each block the rotations and the mask of `layout`.
 
-    def __init__(self, head_width: int):
+    extent: rows and columns that the transformer knows. In larger pictures these positions are squeezed into as many
+    (position interpolation, arXiv 2306.15595): it knows what lies between two places, but not what is farther off.
+    """
+
+    def __init__(self, head_width: int, extent: int | None = None):
         super().__init__()
-        self.head_width = head_width
+        self.head_width, self.extent = head_width, extent
         self.layout: TokenLayout | None = None
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor | BlockMask | None]:
         """Rotations [token, 1, pair] and attention mask, on the latents' device."""
-        turns = rotations(self.layout.positions().double(), self.head_width)
+        positions = self.layout.positions().double()
+        most = max(self.layout.rows, self.layout.columns)
+        if self.extent is not None and most > self.extent:
+            positions[:, 1:] *= (self.extent - 1) / (most - 1)
+        turns = rotations(positions, self.head_width)
         return turns[:, None].to(latents.device), attention_mask(self.layout, latents.device)
 
 
@@ -137,12 +145,12 @@ class ViewTransformer(nn.Module):
     """A Wan transformer over the slots of a TokenLayout, conditioned on cameras and roles.
 
     wan: changed in place (see the module); its patch size must be (1, p, p). camera_channels: 6 for the Pluecker
-    rays of pixels, 12 for poses.
+    rays of pixels, 12 for poses. extent: rows and columns of patches that it knows, see LayoutRotary.
     """
 
-    def __init__(self, wan: WanTransformer3DModel, camera_channels: int):
+    def __init__(self, wan: WanTransformer3DModel, camera_channels: int, extent: int | None = None):
         super().__init__()
-        wan.rope = LayoutRotary(wan.config.attention_head_dim)
+        wan.rope = LayoutRotary(wan.config.attention_head_dim, extent)
         wan.condition_embedder = SharedTimes(wan.condition_embedder)
         wan.patch_embedding = ConditionedPatches(wan.patch_embedding, camera_channels + len(ROLES))
         for block in wan.blocks:
