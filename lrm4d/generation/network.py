@@ -1,7 +1,8 @@
 """The small inpainter's network: a Wan transformer on pixels that predicts the clean picture.
 
 It predicts pictures, not velocities, because a small network with large patches cannot carry noise through its width
-(Li and He, arXiv 2511.13720), and it starts as a copy of the warp: what it learns is what to change.
+(Li and He, arXiv 2511.13720), and it starts as a copy of the warp. It has two answers for each pixel, what fills holes
+and what to change where the warp shows something, and the visibility chooses: so tokens need not carry it.
 """
 
 import json
@@ -32,6 +33,7 @@ class NanoConfig:
     width, heads, layers, mlp_ratio: the transformer; width / heads is even and at least 6. patch: pixels.
     words, text_width: learned tokens that take the place of a text. frequencies: of the noise level's embedding.
     cameras: "rays" (Pluecker rays of pixels, averaged in each patch) or "pose" (12 numbers a picture).
+    extent: rows and columns of patches up to which it is trained; positions in larger pictures are squeezed into them.
     noise_adaptive: noise the warp by its coverage, as SEE4D and See3D do, see `condition_warp`.
     """
 
@@ -44,6 +46,7 @@ class NanoConfig:
     text_width: int = 32
     frequencies: int = 128
     cameras: str = "rays"
+    extent: int = 16
     noise_adaptive: bool = False
 
     def __post_init__(self) -> None:
@@ -82,7 +85,7 @@ class InpaintingNetwork(nn.Module):
             num_attention_heads=config.heads,
             attention_head_dim=config.width // config.heads,
             in_channels=7,  # noisy or given picture, warp, visibility
-            out_channels=3,
+            out_channels=6,  # what fills holes, and changes to the warp
             text_dim=config.text_width,
             freq_dim=config.frequencies,
             ffn_dim=config.width * config.mlp_ratio,
@@ -90,7 +93,7 @@ class InpaintingNetwork(nn.Module):
         )
         nn.init.zeros_(wan.proj_out.weight)
         nn.init.zeros_(wan.proj_out.bias)
-        self.transformer = ViewTransformer(wan, CAMERA_CHANNELS[config.cameras])
+        self.transformer = ViewTransformer(wan, CAMERA_CHANNELS[config.cameras], config.extent)
         self.bf16 = False
         self.text = nn.Embedding(2, config.words * config.text_width)
 
@@ -134,8 +137,10 @@ class InpaintingNetwork(nn.Module):
         text = self.text(dropped.long()).unflatten(1, (self.config.words, -1))
         tokens = layout.resize(*(size // self.config.patch for size in noisy.shape[-2:]))
         with torch.autocast(noisy.device.type, torch.bfloat16, enabled=self.bf16):
-            change = self.transformer(tokens, inputs, levels, cameras, text)[:, targets]
-        return change.to(noisy) + (images * visible)[:, _targets_among_shown(layout)]
+            answer = self.transformer(tokens, inputs, levels, cameras, text)[:, targets]
+        fill, change = answer.to(noisy).chunk(2, dim=2)
+        warp, seen = (values[:, _targets_among_shown(layout)] for values in (images, visible))
+        return fill * (1 - seen) + (warp + change) * seen
 
     def _given(
         self, layout: TokenLayout, noisy: Tensor, level: Tensor, conditions: Conditions, dropped: Tensor
