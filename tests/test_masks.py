@@ -1,7 +1,11 @@
+import ast
+from pathlib import Path
+
 import pytest
 import torch
 from PIL import Image
 
+from lrm4d.generation import masks
 from lrm4d.generation.masks import (
     COMPOSITES,
     draw_composite,
@@ -123,3 +127,16 @@ def test_region_files_that_do_not_fit_or_are_broken_are_errors(tmp_path):
     (tmp_path / "nothing").mkdir()
     with pytest.raises(ValueError, match="no pictures"):
         load_region(tmp_path / "nothing", 1, 4, 4)
+
+
+def test_only_one_place_knows_the_other_polarity():
+    """Masks that are 1 where something is to be generated exist between masks.py and the pipeline that wants them."""
+    room = Path(masks.__file__).parent
+    knowing, handing = set(), set()
+    for file in room.rglob("*.py"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        knowing |= {file.name} if names & {"to_inpainting_mask", "from_inpainting_mask"} else set()
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        handing |= {file.name for call in calls for word in call.keywords if word.arg in ("mask", "mask_image")}
+    assert knowing == {"wan.py"} and handing == {"wan.py"}

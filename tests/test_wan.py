@@ -208,6 +208,19 @@ def test_a_budget_at_its_closed_form():
     assert "text_encoder 11.4 GB" in described and f"about {budgets[0].operations / 1e10:.1f} s" in described
 
 
+def test_memory_and_time_of_a_real_size_before_it_is_started():
+    """81 frames of 832 x 480 with VACE of 1.3 B: tokens attend to each other in 30 blocks and 15 of VACE's own."""
+    parts = build_on_meta("wan2.1-vace-1.3b")
+    budget = estimate_budget(parts, 480, 832, 81)
+    tokens, width = 21 * 30 * 52, 1536
+    linear = 2 * sum(p.numel() for p in parts["transformer"].parameters()) * tokens
+    attention = 45 * 4 * tokens**2 * width
+    assert budget.operations == pytest.approx(2 * (linear + attention), rel=0.05)  # guided: twice
+    assert budget.weights["transformer"] + budget.activations < budget.memory["none"] < 24e9
+    assert tokens * width * 2 < budget.activations < budget.memory["group"] < 6e9 < budget.memory["model"]
+    assert "4.3 min for 30 steps" in budget.describe(speed=1e14, steps=30)
+
+
 def test_speed_is_measured_and_unknown_models_are_refused():
     assert measure_speed(torch.device("cpu"), torch.float32) > 1e8
     with pytest.raises(ValueError, match="no Wan model"):
