@@ -33,6 +33,7 @@ from lrm4d.export.contact_sheet import contact_sheet, spread
 from lrm4d.generation.backends import choose_sampling, load_inpainter
 from lrm4d.generation.completion import complete
 from lrm4d.generation.depth import DepthProvider, NetworkDepth
+from lrm4d.generation.foreground import cut_out_of_white
 from lrm4d.generation.geometry import Geometry
 from lrm4d.generation.grid import ViewGrid, start_grid
 from lrm4d.generation.inpainter import Inpainter, NanoInpainter
@@ -41,9 +42,9 @@ from lrm4d.generation.plans import Plan
 from lrm4d.generation.presets import load_preset, preset_names
 from lrm4d.generation.tuning import Tuning, tune
 from lrm4d.reconstruction.reconstructor import Reconstructor, choose_device
-from lrm4d.scenes.pictures import alpha_from_white, load_pictures, save_picture
+from lrm4d.scenes.pictures import load_pictures, save_picture
 
-VIEWS = "turn-60,turn-30,turn+15,turn+45"
+VIEWS = "turn+15,turn+30,turn+45,turn+60"
 UNPACKED, TUNED = ", K = 0", ", tuned"
 
 
@@ -78,7 +79,7 @@ class Machine:
     def provider(self, fan: Fan) -> DepthProvider:
         """The reconstruction network that sees from where the fan's video is taken."""
         network = Reconstructor.from_pretrained("nano" if self.depth == "given" else self.depth, self.device)
-        return NetworkDepth(network.reconstruct, fan.cameras[:1, 0], alpha_from_white)
+        return NetworkDepth(network.reconstruct, fan.cameras[:1, 0], cut_out_of_white)
 
     def geometry(self, fan: Fan) -> Geometry:
         """The video's: the true one, or what the network sees."""
@@ -226,7 +227,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--inpainter", default="nano", help="weights by name or folder, or wan:CHECKPOINT")
     parser.add_argument("--presets", default=",".join(preset_names()), help="names with commas between (default: all)")
     parser.add_argument("--views", default=VIEWS, help=f"names with commas between (default {VIEWS})")
-    parser.add_argument("--moments", type=int, help="of each scene, evenly chosen (default: all)")
+    parser.add_argument("--moments", type=int, default=3, help="of each scene, evenly chosen (default 3)")
     parser.add_argument("--depth", default="given", help='"given" (default) or a reconstruction network, such as nano')
     parser.add_argument("--steps", type=int, help="of sampling (default: the inpainter's usual)")
     parser.add_argument("--limit", type=int, help="only the first N scenes")
