@@ -82,3 +82,19 @@ def quaternion_pair_to_so4(
     left_matrix = torch.stack([torch.stack(row, dim=-1) for row in left_rows], dim=-2)
     right_matrix = torch.stack([torch.stack(row, dim=-1) for row in right_rows], dim=-2)
     return left_matrix @ right_matrix
+
+
+def so4_to_quaternion_pair(
+    matrices: Float[Tensor, "*batch 4 4"],
+) -> tuple[Float[Tensor, "*batch 4"], Float[Tensor, "*batch 4"]]:
+    """Unit quaternions left and right with L(left) R(right) = each rotation of (x, y, z, t): the inverse of the above.
+
+    The products of basis quaternions are orthogonal to each other, so a rotation's coordinates in them are the outer
+    product of the two (van Elfrinkhof 1897); the sign that both may change together is left as it comes.
+    """
+    basis = torch.eye(4, dtype=matrices.dtype, device=matrices.device)
+    products = quaternion_pair_to_so4(basis[:, None].expand(4, 4, 4), basis.expand(4, 4, 4))
+    outer = torch.einsum("...ij,abij->...ab", matrices, products) / 4
+    longest = outer.norm(dim=-2).argmax(dim=-1)
+    left = normalize(torch.take_along_dim(outer, longest[..., None, None], dim=-1).squeeze(-1), dim=-1)
+    return left, normalize((outer.mT @ left[..., None]).squeeze(-1), dim=-1)

@@ -1,0 +1,128 @@
+"""The numbers of a refinement, and how they change while it goes: pure functions of progress, from 0 to 1."""
+
+from dataclasses import asdict, dataclass, field, replace
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Learning rates of the groups at the start, in the units of what is learned; Adam moves by about so much a step.
+
+    end: the factor that all have come down to in the end. steps: of the shared motion, world units a knot.
+    """
+
+    means: float = 2e-3
+    log_scales: float = 5e-3
+    quaternions: float = 5e-3
+    opacity_logits: float = 5e-2
+    colors: float = 1e-2
+    time_means: float = 0.0
+    log_time_deviations: float = 0.0
+    velocities: float = 0.0
+    steps: float = 3e-3
+    exposures: float = 1e-3
+    end: float = 0.1
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Of the loss's terms; the mean squared error of colours has 1. See objective.py for what each term is.
+
+    prior: of the renders of the start at cameras and times without a picture, coming down to a tenth.
+    """
+
+    alpha: float = 1.0
+    ssim: float = 0.05
+    prior: float = 0.3
+    rigidity: float = 0.01
+    steadiness: float = 0.1
+    stillness: float = 0.0
+    agreement: float = 0.0
+    opacity: float = 0.0
+    exposure: float = 0.1
+
+
+@dataclass(frozen=True)
+class Density:
+    """Where Gaussians are added and taken away. every: steps between; until: the progress at which it ends.
+
+    growth: the share that is split each time, those whose places have the largest gradients, while there are fewer
+    than budget. faintest: opacity below which a Gaussian goes. largest: world units that no deviation may exceed.
+    """
+
+    budget: int = 12_000
+    every: int = 100
+    until: float = 0.6
+    growth: float = 0.1
+    faintest: float = 0.005
+    largest: float = 0.3
+
+
+@dataclass(frozen=True)
+class RefinementConfig:
+    """How a scene is refined.
+
+    steps: of the whole, unless seconds are given. views, prior_views: pictures a step. nodes: paths of the shared
+    motion, 0 for none: every Gaussian on its own, plain 4D Gaussian splatting. knots: of a path. count, faintest: how
+    many Gaussians of the start are carried along, and how opaque they must be. grow: the progress at which the
+    pictures in use, at first those in the middle of the clip, are all. exposure: learn a gain of each picture's
+    colours. held_back: pictures that are kept out until the progress of `verdict` to judge by. tolerance: of the
+    written motion's pieces, in pixels.
+    """
+
+    steps: int = 1200
+    views: int = 2
+    prior_views: int = 2
+    nodes: int = 150
+    knots: int = 24
+    count: int = 8_000
+    faintest: float = 0.03
+    grow: float = 0.4
+    exposure: bool = False
+    held_back: int = 3
+    verdict: float = 0.7
+    tolerance: float = 0.1
+    seed: int = 0
+    rates: Rates = field(default_factory=Rates)
+    weights: Weights = field(default_factory=Weights)
+    density: Density = field(default_factory=Density)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "views", "knots", "count"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"refinement: {name} {getattr(self, name)}; expected at least 1.")
+        if not 0 < self.verdict < 1:
+            raise ValueError(f"refinement: verdict {self.verdict:g}; expected a progress between 0 and 1.")
+        if self.knots < 2:
+            raise ValueError(f"refinement: knots {self.knots}; a path has at least 2.")
+
+
+def plain(config: RefinementConfig) -> RefinementConfig:
+    """4D Gaussian splatting as it is known: no shared motion, no prior; times, durations, velocities are learned."""
+    rates = replace(config.rates, time_means=2e-3, log_time_deviations=1e-2, velocities=1e-2)
+    density = replace(config.density, budget=60_000)
+    return replace(
+        config,
+        nodes=0,
+        prior_views=0,
+        views=4,
+        grow=0.0,
+        rates=rates,
+        density=density,
+        weights=replace(config.weights, prior=0.0),
+    )
+
+
+def rates_at(rates: Rates, progress: float) -> dict[str, float]:
+    """All rates at a progress: down to `end` times the start's, by the same factor in each equal part of the way."""
+    factor = rates.end ** min(max(progress, 0.0), 1.0)
+    return {name: value * factor for name, value in asdict(rates).items() if name != "end"}
+
+
+def reach_at(grow: float, progress: float) -> float:
+    """The half of the clip, about its middle, whose pictures are in use: from 0.08 to all (1) at progress `grow`."""
+    return 1.0 if grow <= 0 else 0.08 + 0.92 * min(1.0, progress / grow)
+
+
+def prior_at(weight: float, progress: float) -> float:
+    """The prior's weight: down to a tenth, by the same factor in each equal part of the way."""
+    return weight * 0.1**progress

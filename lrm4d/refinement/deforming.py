@@ -1,0 +1,114 @@
+"""What is optimized: Gaussians that move straight and for a while, or are carried along a shared motion, or both."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lrm4d.gaussians3d import Gaussians3D, compose_covariances, decompose_covariances
+from lrm4d.gaussians4d import Gaussians4D, MovingGaussians
+from lrm4d.refinement.motion import Skeleton, build_skeleton, carry, paths, shifts_at
+
+LASTING = 4.0
+"""Time deviation of what exists throughout the clip, whose model time is two long."""
+MIN_SCALE = 1e-4
+
+
+@dataclass(frozen=True)
+class Deforming:
+    """Gaussians in the numbers that are learned.
+
+    gaussians: by name and for n of them: means [n, 3] at their time means (with a skeleton: where the middle of the
+    clip's pose has them), log_scales [n, 3], quaternions [n, 4], opacity_logits [n], colors [n, 3], time_means [n],
+    log_time_deviations [n], velocities [n, 3].
+    steps: [node, knot, 3], of the shared motion; None without. groups: [n], each one's neighbourhood, or None.
+    """
+
+    gaussians: dict[str, Tensor]
+    skeleton: Skeleton | None = None
+    steps: Float[Tensor, "node knot 3"] | None = None
+    groups: Int[Tensor, "n"] | None = None
+
+    def __len__(self) -> int:
+        """The number of Gaussians."""
+        return len(self.gaussians["means"])
+
+    def learned(self) -> dict[str, Tensor]:
+        """All tensors that are optimized, by name."""
+        return self.gaussians if self.steps is None else {**self.gaussians, "steps": self.steps}
+
+    def with_learned(self, tensors: dict[str, Tensor]) -> "Deforming":
+        """The same with other numbers."""
+        return replace(self, gaussians={name: tensors[name] for name in self.gaussians}, steps=tensors.get("steps"))
+
+    def moving(self) -> MovingGaussians:
+        """Without what the shared motion adds."""
+        g = self.gaussians
+        return MovingGaussians(
+            means=g["means"],
+            velocities=g["velocities"],
+            covariances=compose_covariances(g["log_scales"].exp(), g["quaternions"]),
+            time_means=g["time_means"],
+            time_deviations=g["log_time_deviations"].exp(),
+            opacities=torch.sigmoid(g["opacity_logits"]),
+            colors=g["colors"].clamp(min=0),
+        )
+
+    def shifts_at(self, times: Float[Tensor, "time"]) -> Float[Tensor, "node time 3"] | None:
+        """How far the nodes are from their places at model times."""
+        return None if self.steps is None else shifts_at(paths(self.steps), times)
+
+    def slice_at(
+        self, times: Float[Tensor, "time"], shifts: Float[Tensor, "node time 3"] | None = None
+    ) -> Gaussians3D:
+        """The 3D Gaussians at model times, batch shape [time]; `shifts` are shifts_at of the times, if at hand."""
+        sliced = self.moving().slice_at(times)
+        if self.skeleton is None or self.steps is None:
+            return sliced
+        shifts = self.shifts_at(times) if shifts is None else shifts
+        return replace(sliced, means=sliced.means + carry(self.skeleton, shifts))
+
+
+def start_free(scene: Gaussians4D) -> Deforming:
+    """A scene's Gaussians as they are, each on its own."""
+    moving = scene.to_moving()
+    scales, quaternions = decompose_covariances(moving.covariances)
+    gaussians = {
+        "means": moving.means,
+        "log_scales": scales.clamp(min=MIN_SCALE).log(),
+        "quaternions": quaternions,
+        "opacity_logits": torch.logit(moving.opacities.clamp(1e-4, 1 - 1e-3)),
+        "colors": moving.colors,
+        "time_means": moving.time_means,
+        "log_time_deviations": moving.time_deviations.log(),
+        "velocities": moving.velocities,
+    }
+    return Deforming({name: value.detach().float().clone() for name, value in gaussians.items()})
+
+
+def start_shared(
+    scene: Gaussians4D, count: int, nodes: int, knots: int, faintest: float, generator: torch.Generator
+) -> Deforming:
+    """At most `count` of the Gaussians that a scene shows in the middle of the clip, to be carried through all of it.
+
+    Those with less opacity than `faintest` there are left out. The motion, of `nodes` paths with `knots`, starts at
+    rest.
+    """
+    free = start_free(scene).gaussians
+    moment = start_free(scene).moving().slice_at(free["means"].new_zeros(1))
+    opacities = moment.opacities[0]
+    seen = (opacities >= faintest).nonzero()[:, 0]
+    if len(seen) == 0:
+        raise ValueError(
+            f"nothing of the {len(scene)} Gaussians is seen in the middle of the clip; refine without nodes."
+        )
+    kept = seen[torch.randperm(len(seen), generator=generator)[:count].to(seen.device)]
+    chosen = {name: value[kept] for name, value in free.items()}
+    chosen["means"] = moment.means[0, kept]
+    chosen["opacity_logits"] = torch.logit(opacities[kept].clamp(max=1 - 1e-3))
+    chosen["time_means"] = torch.zeros_like(chosen["time_means"])
+    chosen["log_time_deviations"] = torch.full_like(chosen["time_means"], LASTING).log()
+    chosen["velocities"] = torch.zeros_like(chosen["velocities"])
+    skeleton = build_skeleton(chosen["means"], nodes, generator)
+    return Deforming(chosen, skeleton, chosen["means"].new_zeros(len(skeleton.nodes), knots, 3))

@@ -1,0 +1,93 @@
+"""A motion that all Gaussians share: a few nodes in space with a path each, which carry what is near to them.
+
+One picture a moment says where things are in one direction only. What moves as one piece must be learned as one
+piece: a node's path collects the evidence of all the Gaussians around it at all times, and the paths of neighbouring
+nodes keep their distances. A path is the sum of its steps from the middle of the clip outwards, so that what is
+learned of a moment carries on to the moments beyond it, which no picture has spoken of yet.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+NEIGHBORS_OF_POINT, NEIGHBORS_OF_NODE = 4, 6
+ROUNDS = 5
+"""Of k-means."""
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """Nodes, and how points hang on them.
+
+    nodes: [node, 3], where they are at the middle of the clip. neighbors: [node, k], the nearest other nodes.
+    owners: [point, j], the nearest nodes of each point. weights: [point, j], adding up to one.
+    """
+
+    nodes: Float[Tensor, "node 3"]
+    neighbors: Int[Tensor, "node k"]
+    owners: Int[Tensor, "point j"]
+    weights: Float[Tensor, "point j"]
+
+    def select(self, points: Tensor) -> "Skeleton":
+        """The same nodes with other points: chosen, left out or repeated by a mask or by indices."""
+        return Skeleton(self.nodes, self.neighbors, self.owners[points], self.weights[points])
+
+
+def build_skeleton(points: Float[Tensor, "point axis"], count: int, generator: torch.Generator) -> Skeleton:
+    """`count` nodes (fewer where there are fewer points) spread over points by k-means."""
+    points = points.detach()
+    count = min(count, len(points))
+    chosen = torch.randperm(len(points), generator=generator)[:count]
+    nodes = points[chosen.to(points.device)]
+    for _ in range(ROUNDS):
+        nearest = torch.cdist(points, nodes).argmin(dim=1)
+        members = torch.bincount(nearest, minlength=count).to(points)[:, None]
+        sums = torch.zeros_like(nodes).index_add_(0, nearest, points)
+        nodes = torch.where(members > 0, sums / members.clamp(min=1), nodes)
+    distances, owners = torch.cdist(points, nodes).topk(min(NEIGHBORS_OF_POINT, count), largest=False)
+    reach = distances[:, :1].mean().clamp(min=1e-6)
+    weights = torch.softmax(-(distances / reach).square(), dim=1)
+    neighbors = torch.cdist(nodes, nodes).topk(min(NEIGHBORS_OF_NODE + 1, count), largest=False).indices[:, 1:]
+    return Skeleton(nodes, neighbors, owners, weights)
+
+
+def paths(steps: Float[Tensor, "node knot 3"]) -> Float[Tensor, "node knot 3"]:
+    """How far each node is from its place, at each knot; zero at the middle one."""
+    sums = steps.cumsum(dim=1)
+    middle = steps.shape[1] // 2
+    return sums - sums[:, middle : middle + 1]
+
+
+def shifts_at(paths: Float[Tensor, "node knot 3"], times: Float[Tensor, "time"]) -> Float[Tensor, "node time 3"]:
+    """The paths at model times in [-1, 1], straight between the knots, which are evenly spaced."""
+    last = paths.shape[1] - 1
+    places = ((times + 1) / 2 * last).clamp(0, last)
+    before = places.floor().long().clamp(max=last - 1)
+    share = (places - before)[:, None]
+    return paths[:, before] * (1 - share) + paths[:, before + 1] * share
+
+
+def carry(skeleton: Skeleton, shifts: Float[Tensor, "node time 3"]) -> Float[Tensor, "time point 3"]:
+    """How far the points go with their nodes."""
+    nodes = shifts.transpose(0, 1)
+    carried = sum(
+        nodes[:, skeleton.owners[:, j]] * skeleton.weights[:, j, None] for j in range(skeleton.owners.shape[1])
+    )
+    return carried
+
+
+def rigidity_loss(skeleton: Skeleton, shifts: Float[Tensor, "node time 3"]) -> Float[Tensor, ""]:
+    """How much neighbouring nodes change their distance: squares of the change over the mean distance."""
+    if skeleton.neighbors.shape[1] == 0:
+        return shifts.new_zeros(())
+    placed = skeleton.nodes[:, None] + shifts
+    apart = (placed[:, None] - placed[skeleton.neighbors]).square().sum(-1).add(1e-12).sqrt()
+    rest = (skeleton.nodes[:, None] - skeleton.nodes[skeleton.neighbors]).norm(dim=-1)[..., None]
+    return ((apart - rest) / rest.mean()).square().mean()
+
+
+def unsteadiness_loss(steps: Float[Tensor, "node knot 3"]) -> Float[Tensor, ""]:
+    """How much the paths bend: squares of the changes of their steps, in world units per knot, times the knots."""
+    return steps.shape[1] * steps.diff(dim=1).square().mean()

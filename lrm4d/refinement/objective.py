@@ -1,0 +1,101 @@
+"""What a refinement minimizes: errors of pictures, each pixel by its confidence, and what keeps a scene plausible."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lrm4d.losses import SSIM_WINDOW, ssim_map
+from lrm4d.refinement.config import Weights
+from lrm4d.refinement.deforming import Deforming
+from lrm4d.refinement.motion import rigidity_loss, unsteadiness_loss
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures to be like. colors: premultiplied by alpha. confidences: the weight of each pixel, from 0."""
+
+    colors: Float[Tensor, "view 3 height width"]
+    alphas: Float[Tensor, "view 1 height width"]
+    confidences: Float[Tensor, "view 1 height width"]
+
+    def __getitem__(self, index) -> "Pictures":
+        """Some of them."""
+        return Pictures(self.colors[index], self.alphas[index], self.confidences[index])
+
+    def on(self, backgrounds: Float[Tensor, "view 3"]) -> Float[Tensor, "view 3 height width"]:
+        """Composited."""
+        return self.colors + (1 - self.alphas) * backgrounds[:, :, None, None]
+
+
+def picture_loss(
+    drawn: Pictures, truth: Pictures, backgrounds: Float[Tensor, "view 3"], weights: Weights
+) -> Float[Tensor, ""]:
+    """Squared errors of the pictures on backgrounds and of their alphas, and 1 - SSIM, each pixel by its confidence.
+
+    On a background of any colour, what floats before the object in the background's colour is seen. A confidence of 1
+    everywhere gives plain means.
+    """
+    ours, theirs = drawn.on(backgrounds), truth.on(backgrounds)
+    loss = (truth.confidences * (ours - theirs).square()).mean()
+    loss = loss + weights.alpha * (truth.confidences * (drawn.alphas - truth.alphas).square()).mean()
+    if weights.ssim and min(ours.shape[-2:]) >= SSIM_WINDOW:
+        rim = SSIM_WINDOW // 2
+        inner = truth.confidences[..., rim:-rim, rim:-rim]
+        loss = loss + weights.ssim * (inner * (1 - ssim_map(ours, theirs))).mean()
+    return loss
+
+
+def expose(drawn: Pictures, gains: Float[Tensor, "view 3"]) -> Pictures:
+    """Pictures as another camera would have taken them: colours times exp(gain)."""
+    return Pictures(drawn.colors * gains.exp()[:, :, None, None], drawn.alphas, drawn.confidences)
+
+
+def exposure_loss(gains: Float[Tensor, "view 3"]) -> Float[Tensor, ""]:
+    """Squares of the gains: nothing is explained by exposure that needs not be."""
+    return gains.square().mean()
+
+
+def stillness_loss(deforming: Deforming) -> Float[Tensor, ""]:
+    """How far Gaussians are from rest: mean speed, in world units per model time.
+
+    A Gaussian at rest is one whose left and right quaternion agree; the speed is what their difference stands for. Not
+    squared, so that what stands stays exactly where it is and what moves is not held back more for moving fast.
+    """
+    speeds = deforming.gaussians["velocities"]
+    loss = _length(speeds).mean()
+    if deforming.steps is not None:
+        loss = loss + _length(deforming.steps).mean() * (deforming.steps.shape[1] - 1) / 2
+    return loss
+
+
+def agreement_loss(velocities: Float[Tensor, "n 3"], groups: Int[Tensor, "n"]) -> Float[Tensor, ""]:
+    """How much Gaussians move unlike those around them: squares of velocities less their group's mean."""
+    members = torch.bincount(groups).to(velocities)[:, None].clamp(min=1)
+    means = velocities.new_zeros(len(members), 3).index_add(0, groups, velocities) / members
+    return (velocities - means[groups]).square().sum(-1).mean()
+
+
+def plausibility_loss(
+    deforming: Deforming,
+    shifts: Float[Tensor, "node time 3"] | None,
+    weights: Weights,
+) -> Float[Tensor, ""]:
+    """The weighted terms that need no picture. shifts: of the nodes at the moments that are drawn."""
+    loss = deforming.gaussians["means"].new_zeros(())
+    if deforming.skeleton is not None and deforming.steps is not None and shifts is not None:
+        loss = loss + weights.rigidity * rigidity_loss(deforming.skeleton, shifts)
+        loss = loss + weights.steadiness * unsteadiness_loss(deforming.steps)
+    if weights.stillness:
+        loss = loss + weights.stillness * stillness_loss(deforming)
+    if weights.agreement and deforming.groups is not None:
+        loss = loss + weights.agreement * agreement_loss(deforming.gaussians["velocities"], deforming.groups)
+    if weights.opacity:
+        loss = loss + weights.opacity * torch.sigmoid(deforming.gaussians["opacity_logits"]).mean()
+    return loss
+
+
+def _length(vectors: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
+    # The root has no gradient at rest.
+    return (vectors.square().sum(-1) + 1e-12).sqrt()

@@ -1,0 +1,163 @@
+"""The moving form and its inverse, the shared motion, and its writing into 4D Gaussians."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from moving_scene import make_gaussians, make_views
+
+from lrm4d.gaussians4d import Gaussians4D, MovingGaussians
+from lrm4d.metrics import psnr
+from lrm4d.refinement.baking import WINDOW, bake
+from lrm4d.refinement.deforming import Deforming, start_free, start_shared
+from lrm4d.refinement.fit import draw_slices
+from lrm4d.refinement.motion import build_skeleton, carry, paths, rigidity_loss, shifts_at, unsteadiness_loss
+from lrm4d.refinement.moving import from_moving
+from lrm4d.rotations import quaternion_pair_to_so4, quaternion_to_matrix, so4_to_quaternion_pair
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def draw(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def make_shared(knots: int = 9, nodes: int = 12) -> Deforming:
+    """The small scene, whose Gaussians last throughout, carried along a motion that bends."""
+    scene = make_gaussians()
+    scene = replace(scene, opacities=0.5 * scene.opacities)
+    shared = start_shared(scene, 60, nodes, knots, 0.01, torch.Generator().manual_seed(0))
+    return shared.with_learned({**shared.learned(), "steps": 0.01 * draw(nodes, knots, 3)})
+
+
+def test_quaternion_pairs_are_found_again_from_their_rotation():
+    left, right = draw(50, 4).double(), draw(50, 4, seed=1).double()
+    rotations = quaternion_pair_to_so4(left, right)
+    found = so4_to_quaternion_pair(rotations)
+    torch.testing.assert_close(quaternion_pair_to_so4(*found), rotations)
+    torch.testing.assert_close(found[0].norm(dim=-1), torch.ones(50).double())
+
+
+@pytest.mark.parametrize("duration", [0.02, 0.3, 4.0])
+def test_from_moving_is_the_inverse_of_to_moving(duration):
+    moving = make_gaussians().to_moving()
+    moving = MovingGaussians(
+        **{
+            **vars(moving),
+            "velocities": 0.4 * draw(60, 3),
+            "time_deviations": torch.full((60,), duration),
+            "covariances": 0.01 * moving.covariances,
+        }
+    )
+    again = from_moving(moving, 0.1).to_moving()
+    for name, value in vars(moving).items():
+        torch.testing.assert_close(
+            getattr(again, name), value, rtol=2e-3, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+def test_a_gaussian_at_rest_has_equal_quaternions():
+    moving = make_gaussians().to_moving()
+    still = MovingGaussians(**{**vars(moving), "velocities": torch.zeros(60, 3)})
+    scene = from_moving(still, 0.1)
+    agreement = (scene.left_quaternions * scene.right_quaternions).sum(-1).abs()
+    torch.testing.assert_close(agreement, torch.ones(60))
+
+
+def test_a_written_scene_keeps_its_pictures_in_half_precision(tmp_path):
+    views = make_views()
+    scene = from_moving(make_gaussians().to_moving(), 0.3)
+    scene.save(tmp_path / "scene.safetensors")
+    before = make_gaussians().render(views.cameras, views.times).image
+    after = Gaussians4D.load(tmp_path / "scene.safetensors").render(views.cameras, views.times).image
+    assert psnr(before, after).min() > 45
+
+
+def test_paths_start_at_the_middle_knot_and_are_sums_of_steps():
+    steps = draw(4, 7, 3)
+    found = paths(steps)
+    assert found[:, 3].abs().max() == 0
+    torch.testing.assert_close(found.diff(dim=1), steps[:, 1:])
+
+
+def test_between_knots_paths_are_straight_and_ends_are_met():
+    found = paths(draw(4, 5, 3))
+    at = shifts_at(found, torch.tensor([-1.0, -0.75, 1.0]))
+    torch.testing.assert_close(at[:, 0], found[:, 0])
+    torch.testing.assert_close(at[:, 1], (found[:, 0] + found[:, 1]) / 2)
+    torch.testing.assert_close(at[:, 2], found[:, -1])
+
+
+def test_what_all_nodes_do_all_points_do():
+    points = draw(80, 3)
+    skeleton = build_skeleton(points, 10, torch.Generator().manual_seed(0))
+    shift = torch.tensor([0.1, -0.2, 0.3]).expand(10, 2, 3)
+    torch.testing.assert_close(carry(skeleton, shift), torch.tensor([0.1, -0.2, 0.3]).expand(2, 80, 3))
+
+
+def test_rigid_motion_costs_nothing_and_stretching_does():
+    skeleton = build_skeleton(draw(200, 3), 15, torch.Generator().manual_seed(0))
+    rotation = quaternion_to_matrix(torch.tensor([0.9, 0.1, -0.3, 0.2]))
+    turned = skeleton.nodes @ rotation.mT + torch.tensor([0.3, 0.0, -0.1])
+    assert rigidity_loss(skeleton, (turned - skeleton.nodes)[:, None]) < 1e-10
+    stretched = rigidity_loss(skeleton, (0.1 * skeleton.nodes)[:, None])
+    distances = (skeleton.nodes[:, None] - skeleton.nodes[skeleton.neighbors]).norm(dim=-1)
+    torch.testing.assert_close(stretched, (0.1 * distances / distances.mean()).square().mean())
+
+
+def test_a_straight_path_costs_nothing():
+    assert unsteadiness_loss(torch.full((3, 6, 3), 0.2)) == 0
+    assert unsteadiness_loss(draw(3, 6, 3)) > 0
+
+
+def test_the_written_motion_shows_the_same_pictures_at_the_knots():
+    shared = make_shared()
+    views = make_views(9)
+    moments = torch.linspace(-1, 1, 9)
+    baked = bake(shared, 1e-4)
+    torch.testing.assert_close(moments, 2 * views.times - 1)
+    with torch.no_grad():
+        ours = draw_slices(shared.slice_at(moments), views.cameras, 0.3, False).colors
+        theirs = draw_slices(baked.slice_at(moments), views.cameras, 0.3, False).colors
+    assert psnr(ours, theirs).min() > 33
+
+
+def test_what_stands_or_moves_straight_stays_one_gaussian():
+    shared = make_shared()
+    shared = shared.with_learned({**shared.learned(), "steps": torch.full_like(shared.steps, 0.01)})
+    baked = bake(shared, 1e-4)
+    assert len(baked.means) == len(shared)
+    torch.testing.assert_close(
+        baked.slice_at(torch.tensor([-0.5, 1.0])).means, shared.slice_at(torch.tensor([-0.5, 1.0])).means
+    )
+
+
+def test_a_wider_tolerance_makes_fewer_gaussians_which_keep_it():
+    shared = make_shared(knots=17)
+    fine, coarse = bake(shared, 1e-4), bake(shared, 0.05)
+    assert len(shared) < len(coarse.means) < len(fine.means)
+
+
+def test_pieces_add_up_to_the_same_light_at_every_time():
+    knots, opacity = 33, 0.9
+    scene = make_gaussians(1)
+    moving = MovingGaussians(**{**vars(scene.to_moving()), "opacities": torch.full((1,), opacity)})
+    free = start_free(from_moving(moving, 0.1)).gaussians
+    free["log_time_deviations"] = torch.full((1,), math.log(100.0))
+    skeleton = build_skeleton(free["means"], 1, torch.Generator().manual_seed(0))
+    bent = Deforming(free, skeleton, 0.5 * draw(1, knots, 3))
+    baked = bake(bent, 1e-6)
+    assert len(baked.means) > 30
+    at = baked.slice_at(torch.linspace(-0.9, 0.9, 61)).opacities
+    covered = 1 - (1 - at).prod(dim=-1)
+    assert (covered - opacity).abs().max() < 0.15
+    assert WINDOW < 1
+
+
+def test_a_free_start_is_the_scene_itself():
+    views = make_views()
+    free = start_free(make_gaussians())
+    again = from_moving(bake(free, 0.0), 0.3)
+    pictures = [scene.render(views.cameras, views.times).image for scene in (make_gaussians(), again)]
+    assert psnr(*pictures).min() > 50
