@@ -55,7 +55,7 @@ def refine(
     """
     from lrm4d.checkpoint import write_text
     from lrm4d.pipeline import choose_frames, read_inputs, reconstruct_scene
-    from lrm4d.refinement.job import Refinement
+    from lrm4d.refinement.job import GivenScene, Refinement
     from lrm4d.scenes import load_scene
 
     loaded = load_scene(views, pictures_required=False)
@@ -68,7 +68,7 @@ def refine(
         start, make_start, name = _load_start(scene, model, device)
     refinement = Refinement(config, seconds, make_start, fresh=scene is None, state=state)
     with Bars() as bars:
-        given = Given(start)
+        given = GivenScene(start)
         report = reconstruct_scene(given, loaded, choice, output, name, size, video, bars, refine=refinement)
     write_text(output / "refinement.json", json.dumps(refinement.report, indent=1) + "\n")
     if as_json:
@@ -76,17 +76,6 @@ def refine(
         return
     typer.echo(describe(refinement.report))
     print_report(report, as_json)
-
-
-class Given:
-    """A scene in the place of a network that would make one."""
-
-    def __init__(self, scene):
-        self.scene, self.device = scene, scene.means.device
-
-    def reconstruct(self, views, progress=None):
-        """The scene."""
-        return self.scene
 
 
 def make_refinement_config(settings: list[str] | None, scratch: bool) -> "RefinementConfig":

@@ -10,11 +10,23 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lrm4d.gaussians4d import Gaussians4D
+from lrm4d.reconstruction.reconstructor import Reconstructor
 from lrm4d.refinement.config import RefinementConfig
 from lrm4d.refinement.refiner import ExtraLoss, Progress, Refiner, held_back, refine
 from lrm4d.views import Views
 
 MakeStart = Callable[[Views], Gaussians4D]
+
+
+class GivenScene(Reconstructor):
+    """A scene that is there already, in the place of a network that would make it."""
+
+    def __init__(self, scene: Gaussians4D):
+        self.scene, self.device = scene, scene.means.device
+
+    def reconstruct(self, views: Views, progress: Progress | None = None) -> Gaussians4D:
+        """The scene, whatever the views."""
+        return self.scene
 
 
 @dataclass

@@ -1,0 +1,49 @@
+"""lrm4d refine: a saved scene, or none, and its pictures in; what reconstruct writes out."""
+
+import json
+
+import pytest
+from moving_scene import make_gaussians, write_moving_scene
+
+from lrm4d.cli import run
+from lrm4d.gaussians4d import Gaussians4D
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("moving")
+    write_moving_scene(folder, 8)
+    return folder
+
+
+def test_a_saved_scene_is_refined_and_written_like_a_reconstruction(tmp_path, capsys, scene):
+    make_gaussians().save(tmp_path / "scene.safetensors", {"model": "gone"})
+    settings = [word for setting in ("count=60", "nodes=6", "knots=6") for word in ("--set", setting)]
+    out = tmp_path / "out"
+    line = ["refine", tmp_path / "scene.safetensors", "--views", scene, "--protocol", "halves", "-o", out]
+    code = run([str(word) for word in (*line, "--seconds", "1", "--no-video", "--json", *settings)])
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    report = json.loads(printed.out)
+    assert report["scores"]["psnr"] > 20
+    assert report["refinement"]["held_back"]["best"] is None  # nothing here could make the start again
+    assert (out / "scene.html").is_file() and (out / "contact_sheet.png").is_file()
+    assert len(list((out / "renders").rglob("*.png"))) == 4
+    assert json.loads((out / "refinement.json").read_text())["steps"] > 0
+    assert len(Gaussians4D.load(out / "scene.safetensors")) == report["gaussians"]
+    assert not (out / "refinement.safetensors").exists()
+
+
+def test_without_a_scene_it_starts_from_scratch_and_judges_itself(tmp_path, capsys, scene):
+    line = ["refine", "--views", scene, "--seconds", "2", "--no-video", "-o", tmp_path / "out"]
+    assert run([str(word) for word in line]) == 0
+    printed = capsys.readouterr().out
+    assert "held back" in printed and "PSNR" in printed
+
+
+def test_an_unknown_setting_is_named(tmp_path, capsys, scene):
+    line = ["refine", "--views", scene, "-o", tmp_path / "out", "--set", "node=3"]
+    assert run([str(word) for word in line]) == 2
+    assert "node" in capsys.readouterr().err
