@@ -63,7 +63,7 @@ def test_tuned_layers_are_what_generate_takes(clip, capsys):
     ("more", "message"),
     [
         (("--set", "ranks=3"), "Tuning has: first, further, last"),
-        (("--set", "own=2"), "expected own in [0, 1]"),
+        (("--set", "own=2"), "expected shares in [0, 1]"),
         (("--last", 20), "rounds from 30 to 20 degrees"),
         (("--steps", 0), "steps is 0; expected at least 1"),
         (("--inpainter", "wan:x"), "tuning is for the small inpainter"),

@@ -14,6 +14,7 @@ from lrm4d.generation.masks import (
     from_inpainting_mask,
     grow_holes,
     hide,
+    hide_side,
     join_holes,
     keep_first_frame,
     load_region,
@@ -89,6 +90,19 @@ def test_a_stroke_is_all_that_is_near_its_line():
     assert torch.equal(region[0, 0], expected)
     dot = mark_stroke(torch.tensor([[0.5, 0.5]]), 0.2, 50, 100)
     assert dot.sum() == pytest.approx(torch.pi * 100, rel=0.05)
+
+
+def test_a_hidden_side_is_a_share_of_what_is_seen_beyond_a_line():
+    seen = make_visibility()
+    for seed in range(20):
+        left = hide_side(seen, torch.Generator().manual_seed(seed))
+        share = 1 - float(left.sum() / seen.sum())
+        assert 0.19 < share < 0.71 and not bool((left & ~seen).any())
+        there, lost = (torch.nonzero((left if kept else seen & ~left)[0, 0]).double() for kept in (True, False))
+        axis = there.mean(0) - lost.mean(0)
+        assert torch.equal(left[0], left[-1]) and ((there @ axis).mean() > (lost @ axis).max())
+    nothing = torch.zeros_like(seen)
+    assert torch.equal(hide_side(nothing, torch.Generator()), nothing)
 
 
 def test_random_regions_are_neither_empty_nor_all():

@@ -87,11 +87,12 @@ def test_made_up_places_get_the_estimated_depth_in_the_warps_scale():
 def test_only_low_rank_layers_change_and_they_lower_the_loss(tmp_path):
     video, geometry = make_video()
     network, before = make_network(), make_network().state_dict()
-    tuning = Tuning(first=30.0, last=30.0, steps=40, frames=2, rank=8, learning_rate=0.02, sampling=2)
+    always = {"level_center": 8.0, "level_spread": 0.0}  # pure noise each time, so that losses can be compared
+    tuning = Tuning(first=30.0, last=30.0, steps=40, frames=2, rank=8, learning_rate=0.02, own=0.5, **always)
     steps: list[tuple] = []
     path = tune(network, video, geometry, tmp_path, tuning, progress=lambda *step: steps.append(step))
     losses = [line["loss"] for line in read_losses(tmp_path)]
-    assert len(losses) == 40 and sum(losses[-10:]) < 0.7 * sum(losses[:10])
+    assert len(losses) == 40 and sum(losses[-10:]) < 0.8 * sum(losses[:10])
     assert steps[-1] == ("tune", 40, 40)
     for name, value in network.state_dict().items():
         if ".lora_" not in name:

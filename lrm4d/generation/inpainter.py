@@ -60,7 +60,7 @@ class Inpainter(Protocol):
 class NanoInpainter:
     """The small inpainter on a device. Trained at high noise levels, so that few steps are enough."""
 
-    usual = Sampling(steps=4)
+    usual = Sampling(steps=2)
 
     def __init__(self, network: InpaintingNetwork, device: torch.device, sampler: str = "dpm"):
         self.network = network.eval().to(device)
@@ -91,7 +91,7 @@ class NanoInpainter:
         *,
         text: str | None = None,
         seed: int = 0,
-        steps: int = 4,
+        steps: int = 2,
         guidance: float = 1.0,
         keep_known: bool = False,
         progress: Progress | None = None,

@@ -9,6 +9,7 @@ Frames are the first dimension; one frame stands for all where it is broadcast. 
 the picture, (0, 0) its upper left and (1, 1) its lower right corner, so that they hold at any size.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -125,6 +126,21 @@ def draw_region(
     centres = torch.lerp(draw(2), draw(2), torch.linspace(0, 1, count)[:, None])
     half = 0.1 + 0.2 * draw(2)
     return mark_boxes(torch.cat([centres - half, centres + half], dim=1), height, width)
+
+
+def hide_side(
+    visibility: Bool[Tensor, "time 1 height width"], generator: torch.Generator, least: float = 0.2, most: float = 0.7
+) -> Bool[Tensor, "time 1 height width"]:
+    """The same without all that lies beyond a random straight line: from `least` to `most` of what is seen, in all
+    frames together. So a camera that goes around an object loses a side of it."""
+    height, width = visibility.shape[-2:]
+    angle, share = torch.rand(2, generator=generator).tolist()
+    columns, rows = _pixel_centres(height, width)
+    along = columns * math.cos(2 * math.pi * angle) + rows[:, None] * math.sin(2 * math.pi * angle) * height / width
+    along = along.to(visibility.device).expand(visibility.shape)
+    if not bool(visibility.any()):
+        return visibility
+    return visibility & (along >= along[visibility].quantile(least + (most - least) * share))
 
 
 def load_region(path: str | Path, count: int, height: int, width: int) -> Bool[Tensor, "time 1 height width"]:

@@ -5,7 +5,9 @@ farther. A round begins with making the video's views from two cameras as far as
 they are by then; all that was made so far is its material. Each step has two losses:
 
 - **flow**: on pairs whose truth is the video itself. Either the video reprojected twice, to a camera within reach and
-  back; or made pictures in the source's place, warped to the video's cameras.
+  back; or made pictures in the source's place, warped to the video's cameras. Such warps lose edges but show no side
+  that the video does not have, so holes would be background more often than in truth: a side of what is seen is
+  hidden too (as EasyCreator's composite masks hide regions).
 - **cycle**: from a camera within reach the network answers to noise, or to its own first answer with some noise in
   it, as sampling asks it; its pictures, warped back, must be the video wherever the video shows the place, at every
   time (spatio-temporal consistency, a mean squared error).
@@ -32,7 +34,7 @@ from lrm4d.generation.flow import add_noise, draw_noise_levels
 from lrm4d.generation.geometry import Geometry
 from lrm4d.generation.grid import start_grid
 from lrm4d.generation.inpainter import NanoInpainter, Sampling, pad_pictures
-from lrm4d.generation.masks import fray
+from lrm4d.generation.masks import fray, hide_side
 from lrm4d.generation.network import InpaintingNetwork
 from lrm4d.generation.objective import draw_example, example_losses
 from lrm4d.generation.plans import Cell, Plan, Step
@@ -46,23 +48,25 @@ class Tuning:
     """How an inpainter is tuned. EasyCreator: rank 128, learning rate 1e-5, decay 0.1, 2000 steps, on a large model.
 
     first, further, last: degrees that the first round reaches, that each round adds, and that none exceeds. steps: of
-    a round. frames: of the video in a step, consecutive. own: share of steps on own pictures. cycle: weight of that
-    loss. hole_weight: of pixels that are not seen. level_center, level_spread: logits of the noise levels, as in
-    training. jitter_degrees, jitter_distance (of the depth), fray (pixels): how wrong the pairs' poses are, and by how
-    much holes grow. sampling: steps with which own pictures are made. save_every: steps.
+    a round. frames: of the video in a step, consecutive. own: share of steps on own pictures. hidden: share of steps
+    that hide a side too. cycle: weight of that loss. hole_weight: of pixels that are not seen. level_center,
+    level_spread: logits of the noise levels, as in training. jitter_degrees, jitter_distance (of the depth), fray
+    (pixels): how wrong the pairs' poses are, and by how much holes grow. sampling: steps with which own pictures are
+    made. save_every: steps.
     ValueError for numbers that cannot be.
     """
 
     first: float = 30.0
     further: float = 10.0
     last: float = 60.0
-    steps: int = 100
-    frames: int = 8
+    steps: int = 8
+    frames: int = 3
     rank: int = 16
-    learning_rate: float = 2e-4
+    learning_rate: float = 5e-4
     weight_decay: float = 0.1
     own: float = 0.5
-    cycle: float = 1.0
+    hidden: float = 1.0
+    cycle: float = 0.1
     hole_weight: float = 3.0
     level_center: float = 1.5
     level_spread: float = 1.2
@@ -71,7 +75,7 @@ class Tuning:
     fray: int = 2
     sampling: int = 1
     seed: int = 0
-    save_every: int = 25
+    save_every: int = 8
 
     def __post_init__(self) -> None:
         if not 0 < self.first <= self.last <= 180 or not self.further > 0:
@@ -82,10 +86,11 @@ class Tuning:
         for name in ("steps", "frames", "rank", "sampling", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"tuning: {name} is {getattr(self, name)}; expected at least 1.")
-        if not 0 <= self.own <= 1 or self.cycle < 0 or not self.learning_rate > 0:
+        if not (0 <= self.own <= 1 and 0 <= self.hidden <= 1):
+            raise ValueError(f"tuning: own is {self.own:g}, hidden {self.hidden:g}; expected shares in [0, 1].")
+        if self.cycle < 0 or not self.learning_rate > 0:
             raise ValueError(
-                f"tuning: own {self.own:g}, cycle {self.cycle:g}, learning_rate {self.learning_rate:g}; expected own "
-                "in [0, 1], cycle from 0, learning_rate above 0."
+                f"tuning: cycle is {self.cycle:g}, learning_rate {self.learning_rate:g}; expected from 0, and above 0."
             )
 
     @property
@@ -196,6 +201,8 @@ class _Work:
 
     def _flow(self, source: _Shot | None, warped: Warp, truth: _Shot, generator: torch.Generator) -> Tensor:
         seen = fray(warped.visibility, self.tuning.fray, generator)
+        if float(torch.rand((), generator=generator)) < self.tuning.hidden:
+            seen = hide_side(seen, generator)
         given = self._given(source, replace(warped, visibility=seen), truth.geometry.cameras)
         levels = (self.tuning.level_center, self.tuning.level_spread)
         example = draw_example(self.network, *given, self._batch(truth.images), generator, 0.0, *levels)
@@ -204,8 +211,8 @@ class _Work:
     def _cycle(self, window: slice, reach: float, generator: torch.Generator) -> Tensor:
         """How far the network's answer, warped back, is from the video: mean squared error in [-1, 1].
 
-        The first answer, to noise alone, counts in half of the steps; in the others, one to what that answer becomes
-        at a noise level of training.
+        The answer to noise alone counts in half of the steps; in the others, one to what that answer becomes at a
+        noise level of training.
         """
         tuning, shot = self.tuning, self.video[window]
         cameras = turn_cameras(shot.geometry.cameras, *draw_turn(reach, generator))
