@@ -28,7 +28,9 @@ from lrm4d.refinement.refiner import Refiner, held_back, refine
 from lrm4d.refinement.starts import start_in_hull
 from lrm4d.views import Views
 
-SMALL = RefinementConfig(steps=20, nodes=6, knots=6, count=60, held_back=0, density=Density(every=5, budget=70))
+SMALL = RefinementConfig(
+    steps=20, nodes=6, coarse_nodes=2, knots=6, count=60, held_back=0, density=Density(every=5, budget=70)
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

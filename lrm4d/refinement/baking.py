@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lrm4d.gaussians4d import MovingGaussians
 from lrm4d.refinement.deforming import Deforming
-from lrm4d.refinement.motion import carry, paths
+from lrm4d.refinement.motion import carry
 
 WINDOW = 0.55
 """Deviation of a piece's life in spacings. Wider ones lie over each other, which makes opaque ones fatter; narrower
@@ -26,9 +26,9 @@ def bake(deforming: Deforming, tolerance: float) -> MovingGaussians:
     Of the spacings 1, 2, 4, ... knots and the whole clip, each Gaussian takes the widest that keeps the tolerance.
     """
     moving = deforming.moving()
-    if deforming.skeleton is None or deforming.steps is None:
+    nodes = deforming.paths()
+    if deforming.skeleton is None or nodes is None:
         return moving
-    nodes = paths(deforming.steps)
     shifts = carry(deforming.skeleton, nodes).transpose(0, 1)  # [n, knot, 3]
     knots = shifts.shape[1]
     left = torch.ones(len(deforming), dtype=torch.bool, device=shifts.device)

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field, replace
 class Rates:
     """Learning rates of the groups at the start, in the units of what is learned; Adam moves by about so much a step.
 
-    end: the factor that all have come down to in the end. steps: of the shared motion, world units a knot.
+    end: the factor that all have come down to in the end. steps, coarse_steps: of the shared motion, world units a
+    knot.
     """
 
     means: float = 2e-3
@@ -19,6 +20,7 @@ class Rates:
     log_time_deviations: float = 0.0
     velocities: float = 0.0
     steps: float = 3e-3
+    coarse_steps: float = 6e-3
     exposures: float = 1e-3
     end: float = 0.1
 
@@ -62,17 +64,18 @@ class RefinementConfig:
     """How a scene is refined.
 
     steps: of the whole, unless seconds are given. views, prior_views: pictures a step. nodes: paths of the shared
-    motion, 0 for none: every Gaussian on its own, plain 4D Gaussian splatting. knots: of a path. count, faintest: how
-    many Gaussians of the start are carried along, and how opaque they must be. grow: the progress at which the
-    pictures in use, at first those in the middle of the clip, are all. exposure: learn a gain of each picture's
-    colours. held_back: pictures that are kept out until the progress of `verdict` to judge by. tolerance: of the
-    written motion's pieces, in pixels.
+    motion, 0 for none: every Gaussian on its own, plain 4D Gaussian splatting. coarse_nodes: what the nodes hang on.
+    knots: of a path. count, faintest: how many Gaussians of the start are carried along, and how opaque they must be.
+    grow: the progress at which the pictures in use, at first those in the middle of the clip, are all. exposure: learn
+    a gain of each picture's colours. held_back: pictures that are kept out until the progress of `verdict` to judge by.
+    tolerance: of the written motion's pieces, in pixels.
     """
 
     steps: int = 1200
     views: int = 2
     prior_views: int = 2
     nodes: int = 150
+    coarse_nodes: int = 12
     knots: int = 24
     count: int = 8_000
     faintest: float = 0.03

@@ -1,6 +1,6 @@
 """What is optimized: Gaussians that move straight and for a while, or are carried along a shared motion, or both."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -10,6 +10,8 @@ from lrm4d.gaussians3d import Gaussians3D, compose_covariances, decompose_covari
 from lrm4d.gaussians4d import Gaussians4D, MovingGaussians
 from lrm4d.refinement.motion import Skeleton, build_skeleton, carry, paths, shifts_at
 
+MOTION = ("steps", "coarse_steps")
+"""What is learned of the shared motion."""
 LASTING = 4.0
 """Time deviation of what exists throughout the clip, whose model time is two long."""
 MIN_SCALE = 1e-4
@@ -22,12 +24,13 @@ class Deforming:
     gaussians: by name and for n of them: means [n, 3] at their time means (with a skeleton: where the middle of the
     clip's pose has them), log_scales [n, 3], quaternions [n, 4], opacity_logits [n], colors [n, 3], time_means [n],
     log_time_deviations [n], velocities [n, 3].
-    steps: [node, knot, 3], of the shared motion; None without. groups: [n], each one's neighbourhood, or None.
+    motion: the steps [node, knot, 3] and coarse_steps [coarse, knot, 3] of the shared motion; empty without.
+    groups: [n], each one's neighbourhood, or None.
     """
 
     gaussians: dict[str, Tensor]
     skeleton: Skeleton | None = None
-    steps: Float[Tensor, "node knot 3"] | None = None
+    motion: dict[str, Tensor] = field(default_factory=dict)
     groups: Int[Tensor, "n"] | None = None
 
     def __len__(self) -> int:
@@ -36,11 +39,15 @@ class Deforming:
 
     def learned(self) -> dict[str, Tensor]:
         """All tensors that are optimized, by name."""
-        return self.gaussians if self.steps is None else {**self.gaussians, "steps": self.steps}
+        return {**self.gaussians, **self.motion}
 
     def with_learned(self, tensors: dict[str, Tensor]) -> "Deforming":
         """The same with other numbers."""
-        return replace(self, gaussians={name: tensors[name] for name in self.gaussians}, steps=tensors.get("steps"))
+        return replace(
+            self,
+            gaussians={name: tensors[name] for name in self.gaussians},
+            motion={name: tensors[name] for name in self.motion},
+        )
 
     def moving(self) -> MovingGaussians:
         """Without what the shared motion adds."""
@@ -55,18 +62,23 @@ class Deforming:
             colors=g["colors"].clamp(min=0),
         )
 
+    def paths(self) -> Float[Tensor, "node knot 3"] | None:
+        """How far the nodes are from their places at each knot."""
+        return None if self.skeleton is None else paths(self.skeleton, **self.motion)
+
     def shifts_at(self, times: Float[Tensor, "time"]) -> Float[Tensor, "node time 3"] | None:
         """How far the nodes are from their places at model times."""
-        return None if self.steps is None else shifts_at(paths(self.steps), times)
+        nodes = self.paths()
+        return None if nodes is None else shifts_at(nodes, times)
 
     def slice_at(
         self, times: Float[Tensor, "time"], shifts: Float[Tensor, "node time 3"] | None = None
     ) -> Gaussians3D:
         """The 3D Gaussians at model times, batch shape [time]; `shifts` are shifts_at of the times, if at hand."""
         sliced = self.moving().slice_at(times)
-        if self.skeleton is None or self.steps is None:
-            return sliced
         shifts = self.shifts_at(times) if shifts is None else shifts
+        if self.skeleton is None or shifts is None:
+            return sliced
         return replace(sliced, means=sliced.means + carry(self.skeleton, shifts))
 
 
@@ -88,12 +100,17 @@ def start_free(scene: Gaussians4D) -> Deforming:
 
 
 def start_shared(
-    scene: Gaussians4D, count: int, nodes: int, knots: int, faintest: float, generator: torch.Generator
+    scene: Gaussians4D,
+    count: int,
+    nodes: tuple[int, int],
+    knots: int,
+    faintest: float,
+    generator: torch.Generator,
 ) -> Deforming:
     """At most `count` of the Gaussians that a scene shows in the middle of the clip, to be carried through all of it.
 
-    Those with less opacity than `faintest` there are left out. The motion, of `nodes` paths with `knots`, starts at
-    rest.
+    Those with less opacity than `faintest` there are left out. The motion, of `nodes` (how many, and how many coarse
+    ones) with `knots` each, starts at rest.
     """
     free = start_free(scene).gaussians
     moment = start_free(scene).moving().slice_at(free["means"].new_zeros(1))
@@ -110,5 +127,7 @@ def start_shared(
     chosen["time_means"] = torch.zeros_like(chosen["time_means"])
     chosen["log_time_deviations"] = torch.full_like(chosen["time_means"], LASTING).log()
     chosen["velocities"] = torch.zeros_like(chosen["velocities"])
-    skeleton = build_skeleton(chosen["means"], nodes, generator)
-    return Deforming(chosen, skeleton, chosen["means"].new_zeros(len(skeleton.nodes), knots, 3))
+    skeleton = build_skeleton(chosen["means"], *nodes, generator)
+    counts = (len(skeleton.nodes), min(nodes[1], len(kept)))
+    motion = {name: free["means"].new_zeros(n, knots, 3) for name, n in zip(MOTION, counts, strict=True)}
+    return Deforming(chosen, skeleton, motion)

@@ -15,7 +15,7 @@ from lrm4d.refinement.baking import bake
 from lrm4d.refinement.config import RefinementConfig
 from lrm4d.refinement.deforming import Deforming, start_free, start_shared
 from lrm4d.refinement.density import densify_and_prune
-from lrm4d.refinement.motion import Skeleton, build_skeleton
+from lrm4d.refinement.motion import Skeleton, spread_nodes
 from lrm4d.refinement.moving import from_moving
 from lrm4d.refinement.objective import Pictures
 from lrm4d.refinement.optimizer import Adam
@@ -37,7 +37,8 @@ class Fit:
         self.low_pass, self.compensate = start.low_pass, start.compensate
         generator = torch.Generator().manual_seed(config.seed)
         if config.nodes:
-            shared = (config.count, config.nodes, config.knots, config.faintest, generator)
+            nodes = (config.nodes, config.coarse_nodes)
+            shared = (config.count, nodes, config.knots, config.faintest, generator)
             self.deforming = start_shared(start, *shared)
         else:
             self.deforming = start_free(start)
@@ -125,4 +126,4 @@ def group_neighbors(deforming: Deforming, generator: torch.Generator) -> Deformi
     """With neighbourhoods in space and time, for objective.agreement_loss."""
     gaussians = deforming.gaussians
     places = torch.cat([gaussians["means"], gaussians["time_means"][:, None]], dim=1)
-    return replace(deforming, groups=build_skeleton(places, GROUPS, generator).owners[:, 0])
+    return replace(deforming, groups=torch.cdist(places, spread_nodes(places, GROUPS, generator)).argmin(dim=1))

@@ -65,8 +65,8 @@ def stillness_loss(deforming: Deforming) -> Float[Tensor, ""]:
     """
     speeds = deforming.gaussians["velocities"]
     loss = _length(speeds).mean()
-    if deforming.steps is not None:
-        loss = loss + _length(deforming.steps).mean() * (deforming.steps.shape[1] - 1) / 2
+    for steps in deforming.motion.values():
+        loss = loss + _length(steps).mean() * (steps.shape[1] - 1) / 2
     return loss
 
 
@@ -84,9 +84,10 @@ def plausibility_loss(
 ) -> Float[Tensor, ""]:
     """The weighted terms that need no picture. shifts: of the nodes at the moments that are drawn."""
     loss = deforming.gaussians["means"].new_zeros(())
-    if deforming.skeleton is not None and deforming.steps is not None and shifts is not None:
+    if deforming.skeleton is not None and shifts is not None:
         loss = loss + weights.rigidity * rigidity_loss(deforming.skeleton, shifts)
-        loss = loss + weights.steadiness * unsteadiness_loss(deforming.steps)
+        for steps in deforming.motion.values():
+            loss = loss + weights.steadiness * unsteadiness_loss(steps)
     if weights.stillness:
         loss = loss + weights.stillness * stillness_loss(deforming)
     if weights.agreement and deforming.groups is not None:

@@ -1,0 +1,225 @@
+"""PSNR on unseen views against seconds: the network alone, refined, and 4D Gaussian splatting from scratch.
+
+python -m eval.refinement --scenes DIR -o OUT writes OUT/report.md, OUT/report.json, OUT/curves.png, and
+OUT/scenes/NAME.json as each scene is done: the same command goes on where it was stopped; --restart begins again.
+
+The clock stands still while a scene is scored. With --clock processor it counts the process's processor time over
+--cores, which is the wall time of that many idle cores at best, and tells something on a machine that others use too.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from eval.protocols import find_scenes, load_views
+from eval.refinement_report import draw_curves, to_markdown
+from eval.scores import Scores, score_pictures
+from lrm4d.checkpoint import read_json, write_text
+from lrm4d.config import make_config
+from lrm4d.gaussians4d import Gaussians4D
+from lrm4d.reconstruction.reconstructor import Reconstructor, render_frames
+from lrm4d.refinement.config import RefinementConfig, plain
+from lrm4d.refinement.refiner import Refiner, held_back
+from lrm4d.refinement.starts import HULL_GAUSSIANS, start_in_hull
+from lrm4d.scenes import load_scene
+from lrm4d.video import to_bytes
+from lrm4d.views import Views
+
+MARKS = (1 / 30, 1 / 15, 1 / 6, 1 / 3, 2 / 3)
+"""When the scene in the making is scored, in parts of its time."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is measured; a report of another task is not mixed in."""
+
+    protocol: str = "random"
+    model: str = "nano"
+    seconds: float = 30.0
+    scratch_seconds: float = 30.0
+    size: int | None = None
+    every: int = 1
+    clock: str = "wall"
+    cores: int = 2
+    settings: list[str] = field(default_factory=list)
+
+
+class Clock:
+    """Seconds that were spent between start and stop."""
+
+    def __init__(self, task: Task):
+        self.read = time.perf_counter if task.clock == "wall" else lambda: time.process_time() / task.cores
+        self.spent, self.began = 0.0, None
+
+    def __enter__(self) -> "Clock":
+        self.began = self.read()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.spent, self.began = self.now(), None
+
+    def now(self) -> float:
+        """Seconds so far."""
+        return self.spent + (0.0 if self.began is None else self.read() - self.began)
+
+
+def measure_scene(folder: Path, task: Task, reconstructor: Reconstructor, advance: Callable[[str], None]) -> dict:
+    """{curve: [scores with seconds, ...]} of one scene, the last entry of a curve its result."""
+    scene = load_scene(folder)
+    inputs, targets = scene.protocol(task.protocol)
+    views, truth = load_views(scene, inputs, task.size), load_views(scene, targets[:: task.every], task.size)
+    clock = Clock(task)
+    with clock:
+        start = reconstructor.reconstruct(views)
+    alone = score(start, truth) | {"seconds": clock.spent}
+    advance(f"{folder.name} network")
+    config = make_config(RefinementConfig, task.settings)
+    with clock:
+        rest = torch.ones(len(views), dtype=torch.bool)
+        rest[held_back(len(views), config.held_back)] = False
+        refiner = Refiner(start, views, config, reconstructor.reconstruct(views[rest]))
+    refined = follow(refiner, truth, clock, task.seconds)
+    advance(f"{folder.name} refined")
+    clock = Clock(task)
+    with clock:
+        hull = start_in_hull(views, HULL_GAUSSIANS, torch.Generator().manual_seed(config.seed))
+        plain_refiner = Refiner(hull, views, make_config(RefinementConfig, asdict(plain(RefinementConfig()))))
+    scratch = follow(plain_refiner, truth, clock, task.scratch_seconds)
+    advance(f"{folder.name} scratch")
+    verdict = asdict(refiner.verdict) | {"kept_start": refiner.verdict.kept_start}
+    return {"network": [alone], "refined": [alone, *refined], "scratch": scratch, "verdict": verdict}
+
+
+def follow(refiner: Refiner, truth: Views, clock: Clock, seconds: float) -> list[Scores]:
+    """Take a refiner to its end and score it on the way; the result's file, in half precision, is what is scored."""
+    points: list[Scores] = []
+    marks = [mark * seconds for mark in MARKS]
+    while not refiner.verdict.kept_start:
+        with clock:
+            if clock.now() >= seconds:
+                break
+            while clock.now() < min([seconds, *marks[:1]]) and not refiner.verdict.kept_start:
+                refiner.step(clock.now() / seconds)
+        if marks:
+            marks = marks[1:]
+            with torch.no_grad():
+                pictures = [refiner.fit.render(v.cameras, v.times) for v in _runs(truth)]
+            points.append(_score(torch.cat(pictures), truth) | {"seconds": clock.spent})
+    with clock:
+        scene = refiner.result()
+    points.append(score(scene, truth) | {"seconds": clock.spent, "gaussians": len(scene), "steps": refiner.steps_done})
+    return points
+
+
+def score(scene: Gaussians4D, truth: Views) -> Scores:
+    """Of a scene as it would be written."""
+    scene = Gaussians4D(**{n: v.half().float() for n, v in scene.tensors().items()}, low_pass=scene.low_pass)
+    frames = render_frames(scene, truth.cameras, truth.times)
+    return _score(torch.cat([frame.image for frame in frames]), truth)
+
+
+def _score(pictures: torch.Tensor, truth: Views) -> Scores:
+    return score_pictures(to_bytes(pictures).cpu().float() / 255, truth)
+
+
+def _runs(views: Views, size: int = 12) -> list[Views]:
+    return [views[i : i + size] for i in range(0, len(views), size)]
+
+
+def run(task: Task, folders: Sequence[Path], output: Path, restart: bool, device: str) -> dict[str, dict]:
+    """Measure every scene that has no file in the output folder yet; {scene: curves}."""
+    done = {} if restart else _read_done(task, folders, output)
+    todo = [folder for folder in folders if folder.name not in done]
+    reconstructor = Reconstructor.from_pretrained(task.model, device) if todo else None
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        bar = progress.add_task("measuring", total=3 * len(todo))
+        for folder in todo:
+            curves = measure_scene(
+                folder, task, reconstructor, lambda text: progress.update(bar, advance=1, description=text)
+            )
+            done[folder.name] = curves
+            write_text(_file(output, folder.name), json.dumps({"task": vars(task), "curves": curves}, indent=1) + "\n")
+            ends = ", ".join(f"{name} {curves[name][-1]['psnr']:.2f}" for name in ("network", "refined", "scratch"))
+            progress.console.print(f"{folder.name}: {ends}")
+    return {folder.name: done[folder.name] for folder in folders if folder.name in done}
+
+
+def _read_done(task: Task, folders: Sequence[Path], output: Path) -> dict[str, dict]:
+    done = {}
+    for folder in folders:
+        path = _file(output, folder.name)
+        if not path.exists():
+            continue
+        content = read_json(path)
+        if content.get("task") != vars(task):
+            raise ValueError(
+                f"{path}: holds curves of {content.get('task')}, and this run is {vars(task)}; "
+                "use another folder with -o, or --restart to measure again."
+            )
+        done[folder.name] = content["curves"]
+    return done
+
+
+def _file(output: Path, name: str) -> Path:
+    return output / "scenes" / f"{name}.json"
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m eval.refinement", description=__doc__.split("\n")[0])
+    parser.add_argument("--scenes", required=True, help="a scene folder, or a folder of them")
+    parser.add_argument("--protocol", default="random", help="inputs and targets (default random)")
+    parser.add_argument("--model", default="nano", help="weights by name or folder (default nano)")
+    parser.add_argument("--seconds", type=float, default=30.0, help="of network and refinement (default 30)")
+    parser.add_argument("--scratch-seconds", type=float, help="of splatting from scratch (as long)")
+    parser.add_argument("--size", type=int, help="resize to this many pixels (the longer side)")
+    parser.add_argument("--limit", type=int, help="only the first N scenes")
+    parser.add_argument("--every", type=int, default=1, help="score every Nth target only (default 1)")
+    parser.add_argument("--clock", choices=("wall", "processor"), default="wall", help="see above (default wall)")
+    parser.add_argument("--cores", type=int, default=2, help="of the processor clock (default 2)")
+    parser.add_argument("--set", dest="settings", action="append", default=[], help="KEY=VALUE of the refinement")
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda")
+    parser.add_argument("--restart", action="store_true", help="measure again what is measured already")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the folder of the report")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; 0 if all went well, 2 with a message if the input is wrong."""
+    options = parse_arguments(arguments)
+    task = Task(
+        protocol=options.protocol,
+        model=options.model,
+        seconds=options.seconds,
+        scratch_seconds=options.scratch_seconds or options.seconds,
+        size=options.size,
+        every=options.every,
+        clock=options.clock,
+        cores=options.cores,
+        settings=options.settings,
+    )
+    try:
+        scenes = run(task, find_scenes(options.scenes, options.limit), options.output, options.restart, options.device)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    markdown = to_markdown(scenes, vars(task))
+    write_text(options.output / "report.md", markdown)
+    write_text(options.output / "report.json", json.dumps({"task": vars(task), "scenes": scenes}, indent=1) + "\n")
+    draw_curves(scenes, options.output / "curves.png")
+    print(markdown.split("\n## ")[0])
+    print(f"written: {options.output / 'report.md'}, report.json, curves.png, scenes/")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
