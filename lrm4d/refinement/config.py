@@ -67,8 +67,8 @@ class RefinementConfig:
     motion, 0 for none: every Gaussian on its own, plain 4D Gaussian splatting. coarse_nodes: what the nodes hang on.
     knots: of a path. count, faintest: how many Gaussians of the start are carried along, and how opaque they must be.
     grow: the progress at which the pictures in use, at first those in the middle of the clip, are all. exposure: learn
-    a gain of each picture's colours. held_back: pictures that are kept out until the progress of `verdict` to judge by.
-    tolerance: of the written motion's pieces, in pixels.
+    a gain of each picture's colours. held_back: pictures that are kept out until the progress of `verdict`, to judge
+    by. tolerance: of the written motion's pieces, in pixels.
     """
 
     steps: int = 1200
