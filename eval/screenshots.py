@@ -13,11 +13,11 @@ import numpy as np
 from PIL import Image
 
 from eval.browser import Browser, wait_for
-from lrm4d.cli.view import load_inputs
 from lrm4d.export.html import write_html
 from lrm4d.export.live import serve
 from lrm4d.export.live.client import keyframe_of
 from lrm4d.gaussians4d import Gaussians4D
+from lrm4d.pipeline import load_inputs
 from lrm4d.trajectories import parse_path
 from lrm4d.views import Views
 

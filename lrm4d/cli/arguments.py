@@ -3,14 +3,16 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from typer.core import TyperCommand
 
 LIST_FLAGS = ("--inputs", "--targets")
+Size = TypeVar("Size", tuple[int, int], None)
 COLORS = {"white": "#ffffff", "black": "#000000", "gray": "#808080"}
 
+SceneFile = Annotated[Path, typer.Argument(help="What `lrm4d reconstruct` wrote: a scene.safetensors or its folder.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.")]
 Model = Annotated[str, typer.Option(help="Shipped weights by name, a folder, or a Hugging Face hub id.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
@@ -58,7 +60,15 @@ def expand_lists(values: Sequence[str] | None) -> list[str] | None:
     return paths or None
 
 
-def parse_size(text: str | None, default: tuple[int, int]) -> tuple[int, int]:
+def find_scene(path: Path) -> Path:
+    """The scene's file: the path, or scene.safetensors in it."""
+    file = path / "scene.safetensors" if path.is_dir() else path
+    if not file.is_file():
+        raise ValueError(f"{file}: no such file. Give the folder, or its scene.safetensors, of `lrm4d reconstruct`.")
+    return file
+
+
+def parse_size(text: str | None, default: Size) -> tuple[int, int] | Size:
     """Width and height in pixels of "256" or "640x360"."""
     if text is None:
         return default

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import typer
 
-from lrm4d.cli import describe, export, generate, path, reconstruct, render, tune, view, warp  # noqa: F401  adding
+from lrm4d.cli import describe, export, generate, path, reconstruct, refine, render, tune, video_to_4d, view, warp  # noqa: F401
 from lrm4d.cli.app import app
 
 USER_ERROR, INTERRUPTED = 2, 130

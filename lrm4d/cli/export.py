@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lrm4d.cli.app import app
-from lrm4d.cli.arguments import AsJson
+from lrm4d.cli.arguments import AsJson, SceneFile, find_scene
 from lrm4d.cli.printing import Bars, print_json
-from lrm4d.cli.view import load_inputs
 
 if TYPE_CHECKING:
     from lrm4d.cameras import Cameras
@@ -30,7 +29,7 @@ Only .html and .splatv hold the motion; .ply, .glb and .gltf hold one moment. do
 keeps of a scene and every transform. For videos see `lrm4d render`."""
 )
 def export(
-    scene: Annotated[Path, typer.Argument(help="What `lrm4d reconstruct` wrote: a scene.safetensors or its folder.")],
+    scene: SceneFile,
     html: Annotated[Path | None, typer.Option(help="A page that shows the scene from disk, in motion.")] = None,
     ply: Annotated[Path | None, typer.Option(help="INRIA's .ply of one time, or a folder for one a time.")] = None,
     splatv: Annotated[Path | None, typer.Option(help="The .splatv of splaTV, in motion.")] = None,
@@ -51,6 +50,7 @@ def export(
     from lrm4d.export.html import write_html
     from lrm4d.export.splatv import write_splatv
     from lrm4d.gaussians4d import Gaussians4D, load_extra
+    from lrm4d.pipeline import load_inputs
 
     file = find_scene(scene)
     gaussians = Gaussians4D.load(file)
@@ -107,14 +107,6 @@ def check_options(
         raise ValueError("--protocol names inputs of --views; give the scene folder too.")
     if title and not html:
         raise ValueError("--title goes with --html.")
-
-
-def find_scene(path: Path) -> Path:
-    """The scene's file: the path, or scene.safetensors in it."""
-    file = path / "scene.safetensors" if path.is_dir() else path
-    if not file.is_file():
-        raise ValueError(f"{file}: no such file. Give the folder, or its scene.safetensors, of `lrm4d reconstruct`.")
-    return file
 
 
 def overview(moving: "MovingGaussians") -> "Cameras":

@@ -1,18 +1,13 @@
 """lrm4d generate: one video in, synchronized videos from other cameras out."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from lrm4d.cli.app import app
-from lrm4d.cli.arguments import AsJson, Device
+from lrm4d.cli.arguments import AsJson, Device, parse_size
 from lrm4d.cli.printing import Bars, print_json
-from lrm4d.cli.warp import choose_depth, read_frames
-
-if TYPE_CHECKING:
-    from lrm4d.cameras import Cameras
-    from lrm4d.generation.geometry import Geometry
 
 
 @app.command(
@@ -68,42 +63,26 @@ def generate(
     import torch
 
     from lrm4d.export.contact_sheet import grid_sheet
-    from lrm4d.generation.backends import choose_sampling, load_inpainter
-    from lrm4d.generation.completion import complete
-    from lrm4d.generation.grid import start_grid
-    from lrm4d.generation.presets import load_preset
-    from lrm4d.reconstruction.reconstructor import choose_device
+    from lrm4d.pipeline.clip import read_clip
+    from lrm4d.pipeline.depth import by_network, choose_depth, find_geometry
+    from lrm4d.pipeline.generate import generate as make_views
+    from lrm4d.pipeline.generate import load_maker, view_from
     from lrm4d.scenes.pictures import save_picture
 
-    chosen = load_preset(preset, (settings or []) + ([f"bank={bank}"] if bank else []))
-    inpaint = load_inpainter(inpainter, str(choose_device(device)), lora)
-    sampling = choose_sampling(inpaint, steps=steps, guidance=guidance, seed=seed, keep_known=keep_known, text=prompt)
-    pictures, rate = read_frames(video, size)
-    last, count = len(pictures) - 1, min(frames or len(pictures), len(pictures))
-    kept = torch.linspace(0, last, count).round().long()
-    rate *= (count - 1) / max(1, last) or 1.0
-    height, width = pictures.shape[2:]
-    provider, at_origin = choose_depth(geometry, depth, fov, device, width, height)
-    # A file tells the video's depth, not that of the stops on the way to far views.
-    stops = provider
-    if geometry and chosen.plan.max_hop:
-        stops, _ = choose_depth(None, depth, fov, device, width, height)
+    overrides = (settings or []) + ([f"bank={bank}"] if bank else [])
+    sampling = {"steps": steps, "guidance": guidance, "seed": seed, "keep_known": keep_known, "text": prompt}
+    maker = load_maker(preset, overrides, inpainter, lora, device, drop_edges, **sampling)
+    clip = read_clip(video, parse_size(size, None)).choose(frames)
+    height, width = clip.frames.shape[-2:]
+    # What tells the video's depth may be a file, which knows nothing of the stops on the way to far views.
+    stops = choose_depth(depth, fov, device, width, height) if maker.preset.plan.max_hop else None
     with Bars() as bars:
-        # A file has all the video's frames; estimating those that are not wanted would be in vain.
-        known = provider(pictures, bars)[kept] if geometry else provider(pictures[kept], bars)
-        known, targets = view_from(known, at_origin, chosen.bank, cameras)
-        known = known.without_edges() if drop_edges else known
-        grid = start_grid(pictures[kept], known, targets, torch.linspace(0, 1, count))
-        done = complete(
-            grid,
-            known,
-            chosen.plan,
-            inpaint,
-            sampling,
-            folder=output,
+        known = find_geometry(clip, geometry, depth, fov, device, bars)
+        pivot = torch.zeros(3) if by_network(geometry, depth) else None
+        done = make_views(
+            *(clip.on_white, *view_from(known, pivot, maker.preset.bank, cameras), maker, output),
             depth=stops,
-            made_by=f"{inpainter} + {lora}" if lora else inpainter,
-            frames_per_second=rate,
+            frames_per_second=clip.rate,
             announce=lambda estimate: typer.echo(estimate.describe(), err=True),
             progress=bars,
         )
@@ -116,22 +95,3 @@ def generate(
         f"{output}: {done.shape[1]} views of {done.shape[0]} frames, {width} x {height}; seen in the video: {shares} %"
     )
     print_json(result) if as_json else typer.echo(said)
-
-
-def view_from(known: "Geometry", at_origin: bool, bank: str, file: Path | None) -> tuple["Geometry", "Cameras"]:
-    """The geometry with its pivot at the origin, and the cameras [view] or [time, view] to go to.
-
-    A file's cameras are in the geometry's own world, and are moved with it.
-    """
-    import torch
-
-    from lrm4d.generation.grid import load_target_cameras
-    from lrm4d.generation.placing import cameras_along, place, place_cameras
-    from lrm4d.trajectories import parse_bank
-
-    placed = place(known, torch.zeros(3) if at_origin else None)
-    if file is None:
-        chosen = parse_bank(bank)
-        return placed, cameras_along(chosen, placed, chosen.natural_count)
-    targets = load_target_cameras(file, len(known), known.cameras.width, known.cameras.height)
-    return placed, place_cameras(targets, known, placed)

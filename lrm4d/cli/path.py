@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lrm4d.cli.app import app
-from lrm4d.cli.arguments import AsJson, parse_size
+from lrm4d.cli.arguments import AsJson, find_scene, parse_size
 from lrm4d.cli.printing import print_json
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ colmap-binary."""
 def path(
     trajectory: Annotated[str, typer.Argument(help="The camera's path: moves, or a file.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="preview.png, or a file or folder of a format.")],
-    scene: Annotated[Path | None, typer.Option(help="A scene.safetensors, to be seen in the preview.")] = None,
+    scene: Annotated[Path | None, typer.Option(help="A scene.safetensors or its folder, to be seen in it.")] = None,
     form: Annotated[str | None, typer.Option("--format", help="The format, where the name does not say.")] = None,
     times: Times = "0:1",
     frames: Frames = None,
@@ -66,6 +66,7 @@ def path(
     from lrm4d.gaussians4d import load_extra
     from lrm4d.trajectories import read_path, save_path
 
+    scene = find_scene(scene) if scene else None
     origin = load_extra(scene) if scene else {}
     start, route = start_of(origin, fov), read_path(trajectory)
     if output.suffix == ".png" and form is None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lrm4d.cli.app import app
-from lrm4d.cli.arguments import AsJson, Device, parse_color, parse_size
+from lrm4d.cli.arguments import AsJson, Device, SceneFile, find_scene, parse_color, parse_size
 from lrm4d.cli.path import FRAMES, Fov, Frames, Size, Times, start_of
 from lrm4d.cli.printing import Bars, print_json
 
@@ -29,7 +29,7 @@ A trajectory is a text or a file; `lrm4d path --help` lists the moves and the fo
 without an extension is a folder of PNG files."""
 )
 def render(
-    scene: Annotated[Path, typer.Argument(help="The scene.safetensors that `lrm4d reconstruct` wrote.")],
+    scene: SceneFile,
     output: Annotated[Path, typer.Option("--output", "-o", help="A file .mp4 or .gif, or a folder for PNG files.")],
     trajectory: Annotated[str, typer.Option(help="The camera's path: moves, or a file.")] = "orbit",
     times: Times = "0:1",
@@ -51,14 +51,15 @@ def render(
     from lrm4d.trajectories import read_path
     from lrm4d.video import to_bytes
 
-    origin = load_extra(scene)
+    file = find_scene(scene)
+    origin = load_extra(file)
     width, height = parse_size(size, (origin.get("width", 256), origin.get("height", 256)))
     path = read_path(trajectory)
     count = frames or path.natural_count or FRAMES
     cameras, moments = path.cameras(count, width, height, start_of(origin, fov)), path.times(count, times)
     color = torch.tensor(parse_color(background))
     check_mode(mode)
-    renderer = ModeRenderer(Gaussians4D.load(scene).to(choose_device(device)))
+    renderer = ModeRenderer(Gaussians4D.load(file).to(choose_device(device)))
     with Bars() as bars:
         drawn = renderer.render_frames(cameras, moments, mode, color, bars)
         pictures = torch.cat([to_bytes(frame.image).cpu() for frame in drawn])

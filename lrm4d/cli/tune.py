@@ -7,9 +7,8 @@ from typing import Annotated
 import typer
 
 from lrm4d.cli.app import app
-from lrm4d.cli.arguments import AsJson, Device
+from lrm4d.cli.arguments import AsJson, Device, parse_size
 from lrm4d.cli.printing import Bars, print_json
-from lrm4d.cli.warp import choose_depth, read_frames
 
 MEAN_OF = 10
 """Steps over which losses are averaged for the result."""
@@ -26,8 +25,8 @@ Examples:
 The first round goes to cameras 30 degrees aside, each further one 10 degrees farther, up to --last. A round begins
 with making the video's views from there; it learns from these, warped back, and from the video, warped there and back.
 --set changes first, further, frames (of a step), rank, learning_rate, weight_decay, own (share of steps on made
-pictures), cycle (weight of that loss), hole_weight, level_center, level_spread, jitter_degrees, jitter_distance, fray,
-sampling, save_every. A run that was stopped goes on when the same command is given again.
+pictures), hidden (that hide a side too), cycle (weight of that loss), hole_weight, level_center, level_spread,
+jitter_degrees, jitter_distance, fray, sampling, save_every. The same command again goes on where it was stopped.
 Give video, size, frames, geometry and inpainter as to `lrm4d generate`; `--lora tuned:0.7` there takes less of it."""
 )
 def tune(
@@ -58,6 +57,8 @@ def tune(
     from lrm4d.generation.placing import place
     from lrm4d.generation.tuning import Tuning
     from lrm4d.generation.tuning import tune as tune_network
+    from lrm4d.pipeline.clip import read_clip
+    from lrm4d.pipeline.depth import by_network, find_geometry
     from lrm4d.reconstruction.reconstructor import choose_device
 
     said = {"last": last, "steps": steps, "seed": seed}
@@ -67,19 +68,18 @@ def tune(
             f"--inpainter {inpainter}: tuning is for the small inpainter; give its weights, such as nano."
         )
     network = load_network(inpainter).to(choose_device(device))
-    pictures, _ = read_frames(video, size)
-    kept = torch.linspace(0, len(pictures) - 1, min(frames or len(pictures), len(pictures))).round().long()
-    provider, at_origin = choose_depth(geometry, depth, fov, device, pictures.shape[3], pictures.shape[2])
+    clip = read_clip(video, parse_size(size, None)).choose(frames)
+    pictures = clip.on_white
     with Bars() as bars:
-        known = provider(pictures, bars)[kept] if geometry else provider(pictures[kept], bars)
-        placed = place(known, torch.zeros(3) if at_origin else None)
-        path = tune_network(network, pictures[kept], placed, output, tuning, progress=bars)
+        known = find_geometry(clip, geometry, depth, fov, device, bars)
+        placed = place(known, torch.zeros(3) if by_network(geometry, depth) else None)
+        path = tune_network(network, pictures, placed, output, tuning, progress=bars)
     losses = [json.loads(line)["loss"] for line in (output / "log.jsonl").read_text().splitlines()]
     first, end = (sum(part) / len(part) for part in (losses[:MEAN_OF], losses[-MEAN_OF:]))
-    result = {"output": str(path), "reaches": tuning.reaches, "steps": len(losses), "frames": len(kept)}
+    result = {"output": str(path), "reaches": tuning.reaches, "steps": len(losses), "frames": len(clip)}
     result |= {"width": pictures.shape[3], "height": pictures.shape[2], "loss_first": first, "loss_last": end}
     text = (
-        f"{path}: {len(losses)} steps on {len(kept)} frames, to {tuning.reaches[-1]:g} degrees; loss {first:.4f}, at "
+        f"{path}: {len(losses)} steps on {len(clip)} frames, to {tuning.reaches[-1]:g} degrees; loss {first:.4f}, at "
         f"the end {end:.4f}. Use it: lrm4d generate {video} --inpainter {inpainter} --lora {output} ..."
     )
     print_json(result) if as_json else typer.echo(text)

@@ -1,15 +1,12 @@
 """lrm4d view: a live session in the browser."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from lrm4d.cli.app import app
-from lrm4d.cli.arguments import Device, parse_color
-
-if TYPE_CHECKING:
-    from lrm4d.views import Views
+from lrm4d.cli.arguments import Device, SceneFile, find_scene, parse_color
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -24,7 +21,7 @@ Examples:
 Every picture is drawn on this machine and sent to the browser. Needs viser: pip install "lrm4d[view]". Ctrl-C ends."""
 )
 def view(
-    scene: Annotated[Path, typer.Argument(help="The scene.safetensors that `lrm4d reconstruct` wrote.")],
+    scene: SceneFile,
     views: Annotated[
         Path | None, typer.Option(help="A scene folder whose inputs are shown as cameras with their pictures.")
     ] = None,
@@ -39,29 +36,21 @@ def view(
     """Look at a 4D scene in the browser: time, render modes, input cameras, camera paths."""
     from lrm4d.export.live import serve
     from lrm4d.gaussians4d import Gaussians4D
+    from lrm4d.pipeline import load_inputs
     from lrm4d.reconstruction.reconstructor import choose_device
 
-    color = tuple(parse_color(background))
+    color, file = tuple(parse_color(background)), find_scene(scene)
     inputs = load_inputs(views, protocol) if views else None
-    gaussians = Gaussians4D.load(scene).to(choose_device(device))
+    gaussians = Gaussians4D.load(file).to(choose_device(device))
     session = serve(gaussians, host, port, inputs, color)
     try:
         if port and session.port != port:
             typer.echo(f"port {port} is in use; took {session.port}", err=True)
         if host not in LOCAL:
             typer.echo(f"{host}: whoever can reach this machine can watch and use its processor.", err=True)
-        typer.echo(f"{scene}: {len(gaussians)} Gaussians at {session.url} (Ctrl-C ends)")
+        typer.echo(f"{file}: {len(gaussians)} Gaussians at {session.url} (Ctrl-C ends)")
         session.wait()
     except KeyboardInterrupt:
         typer.echo("ended", err=True)
     finally:
         session.stop()
-
-
-def load_inputs(folder: Path, protocol: str | None) -> "Views":
-    """The input pictures of a scene folder."""
-    from lrm4d.pipeline import choose_frames
-    from lrm4d.scenes import load_scene
-
-    scene = load_scene(folder, pictures_required=False)
-    return scene.views(choose_frames(scene, protocol, None, None).inputs)

@@ -15,14 +15,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lrm4d.cameras import Cameras
-    from lrm4d.generation.depth import DepthProvider
     from lrm4d.generation.geometry import Geometry
 
-LONGER_SIDE = 512
-"""Pixels: larger videos are made smaller unless a size is said."""
 RUN = 8
 """Frames warped at a time."""
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @app.command(
@@ -47,7 +43,7 @@ def warp(
     cameras: Annotated[Path | None, typer.Option(help="A file of cameras instead.")] = None,
     times: Times = "0:1",
     frames: Annotated[int | None, typer.Option(min=1, help="How many pictures (as many as came in).")] = None,
-    size: Annotated[str | None, typer.Option(help=f"Pixels: N or WIDTHxHEIGHT (at most {LONGER_SIDE}).")] = None,
+    size: Annotated[str | None, typer.Option(help="Pixels: N or WIDTHxHEIGHT (at most 512).")] = None,
     fov: Annotated[float, typer.Option(help="Of the video, horizontal degrees, where nothing tells it.")] = 55.0,
     fps: Annotated[float | None, typer.Option(help="Frames a second (the video's).")] = None,
     holes: Annotated[str, typer.Option(help="What holes show: white, black, gray or #RRGGBB.")] = "gray",
@@ -59,67 +55,26 @@ def warp(
     """Show a video from other cameras by its depth alone: no inpainting, holes stay holes."""
     import torch
 
+    from lrm4d.pipeline.clip import read_clip
+    from lrm4d.pipeline.depth import by_network, find_geometry
     from lrm4d.video import to_bytes
 
-    pictures, rate = read_frames(video, size)
-    provider, at_origin = choose_depth(geometry, depth, fov, device, pictures.shape[3], pictures.shape[2])
+    clip = read_clip(video, parse_size(size, None))
+    pictures = clip.on_white
     with Bars() as bars:
-        known = provider(pictures, bars)
+        known = find_geometry(clip, geometry, depth, fov, device, bars)
         known = known.without_edges() if drop_edges else known
-        known, targets, moments = follow(known, at_origin, trajectory, cameras, frames, times)
+        known, targets, moments = follow(known, by_network(geometry, depth), trajectory, cameras, frames, times)
         warped, seen = warp_all(pictures, known, targets, moments, torch.tensor(parse_color(holes)), bars)
-    write_pictures(output, to_bytes(warped), fps or rate)
+    write_pictures(output, to_bytes(warped), fps or clip.rate)
     if visibility:
-        write_pictures(visibility, to_bytes(seen.float().expand(-1, 3, -1, -1)), fps or rate)
+        write_pictures(visibility, to_bytes(seen.float().expand(-1, 3, -1, -1)), fps or clip.rate)
     shares = seen.float().mean((1, 2, 3))
     result = {"output": str(output), "frames": len(warped), "width": warped.shape[3], "height": warped.shape[2]}
     result |= {"seen_mean": round(shares.mean().item(), 4), "seen_least": round(shares.min().item(), 4)}
     said = f"{output}: {len(warped)} frames of {warped.shape[3]} x {warped.shape[2]}"
     said += f"; seen {100 * result['seen_mean']:.1f} %, at least {100 * result['seen_least']:.1f} %"
     print_json(result) if as_json else typer.echo(said)
-
-
-def read_frames(path: Path, size: str | None) -> tuple["Tensor", float]:
-    """Frames [time, 3, height, width] in [0, 1] of a video or a folder, resized; and how many a second."""
-    import torch
-    from torch.nn.functional import interpolate
-
-    from lrm4d.scenes.pictures import load_pictures
-    from lrm4d.video import read_video
-
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
-        if not files:
-            raise ValueError(f"{path}: holds no pictures; expected {', '.join(SUFFIXES)}, or give a video file.")
-        straight = load_pictures(files)
-        pictures, rate = straight[:, :3] * straight[:, 3:] + 1 - straight[:, 3:], 24.0
-    else:
-        pictures, rate = read_video(path)
-    height, width = pictures.shape[2:]
-    factor = min(1.0, LONGER_SIDE / max(width, height))
-    width, height = parse_size(size, (max(1, round(width * factor)), max(1, round(height * factor))))
-    levels = 255.0 if pictures.dtype == torch.uint8 else 1.0
-    return torch.cat([interpolate(x[None] / levels, (height, width), mode="area") for x in pictures]), rate
-
-
-def choose_depth(
-    geometry: Path | None, depth: str, fov: float, device: str, width: int, height: int
-) -> tuple["DepthProvider", bool]:
-    """What tells the depth, and whether the pivot is the origin of its world."""
-    import torch
-
-    from lrm4d.generation.depth import GivenDepth, HuggingFaceDepth, NetworkDepth
-    from lrm4d.reconstruction.reconstructor import Reconstructor, choose_device
-    from lrm4d.scenes.pictures import alpha_from_white
-    from lrm4d.trajectories import Rig
-    from lrm4d.trajectories.state import cameras_of
-
-    if geometry:
-        return GivenDepth(geometry, fov), False
-    if depth.startswith("hf:"):
-        return HuggingFaceDepth(depth.removeprefix("hf:"), str(choose_device(device)), fov), False
-    camera = cameras_of(Rig(elevation=0).to_vector()[None].to(torch.float64), width, height)
-    return NetworkDepth(Reconstructor.from_pretrained(depth, device).reconstruct, camera, alpha_from_white), True
 
 
 def follow(

@@ -102,6 +102,20 @@ def complete(
     return done
 
 
+@torch.no_grad()
+def estimate_completion(
+    grid: ViewGrid, geometry: Geometry, plan: Plan, inpainter: Inpainter, sampling: Sampling | None = None
+) -> Estimate:
+    """What `complete` would take for such a grid, the first call's own time apart; hops' stops are not warped."""
+    route = spline(grid.cameras, plan.max_hop) if plan.max_hop else straight(grid.cameras)
+    work = _Work(grid, geometry, route.cameras, route.origins, None)
+    steps = list(plan.steps(route, 1 - work.coverage))
+    least = min(steps, key=lambda step: len(step.cells))
+    small = replace(least, targets=least.targets[:1], context=least.context[:1])
+    _estimate(work, [small], plan, inpainter, sampling or inpainter.usual)
+    return _estimate(work, steps, plan, inpainter, sampling or inpainter.usual)
+
+
 def complete_geometry(
     images: Float[Tensor, "time 3 height width"], warped: Warp, cameras: Cameras, depth: DepthProvider | None
 ) -> Geometry:
@@ -191,7 +205,8 @@ class _Work:
         for step in steps:
             paths = [self.path(folder, cell) for cell in step.targets]
             if all(path.is_file() for path in paths):
-                self.keep(step, load_pictures(paths)[:, :3], None)
+                images, alphas = load_pictures(paths).split([3, 1], dim=1)
+                self.keep(step, images * alphas + 1 - alphas, None)
 
 
 def _ask(

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,12 +17,14 @@ from lrm4d.export.html import write_html
 from lrm4d.gaussians4d import Gaussians4D
 from lrm4d.metrics import masked_psnr, object_mask, psnr
 from lrm4d.reconstruction.reconstructor import Progress, Reconstructor, render_frames
-from lrm4d.scenes import Scene, render_path
+from lrm4d.scenes import Scene, load_scene, render_path
 from lrm4d.scenes.pictures import cut_out_of_white, save_picture, save_pictures
 from lrm4d.trajectories import Rig, orbit
 from lrm4d.video import to_bytes, write_video
 from lrm4d.views import Views
 
+Refine = Callable[[Gaussians4D, Views, Progress | None], Gaussians4D]
+"""What makes a scene better by its inputs, before anything is made of it."""
 SHEET_COLUMNS = 8
 VIDEO_FRAMES, VIDEO_SIZE = 48, 256
 """Of the orbit that is written beside a reconstruction: two seconds, the longer side at least so many pixels."""
@@ -99,6 +101,12 @@ def read_inputs(scene: Scene, file_paths: Sequence[str], size: int | None = None
     return views.resize_longer_side(size)
 
 
+def load_inputs(folder: str | Path, protocol: str | None = None) -> Views:
+    """The input pictures [view] of a scene folder as they are, for showing."""
+    scene = load_scene(folder, pictures_required=False)
+    return scene.views(choose_frames(scene, protocol).inputs)
+
+
 def _cut_out(scene: Scene, views: Views) -> Views:
     """Views with an alpha that shows the object."""
     if bool((views.alphas < 1).any()):
@@ -155,13 +163,17 @@ def reconstruct_scene(
     size: int | None = None,
     video: bool = True,
     progress: Progress | None = None,
+    seconds: float = 3.0,
+    refine: Refine | None = None,
+    title: str | None = None,
 ) -> Report:
     """Reconstruct a scene from the chosen inputs and write what came of it into a folder.
 
     scene.safetensors; scene.html, the viewer; renders/<file_path>.png of every target, 8 bits on white;
     contact_sheet.png; orbit.mp4 if `video`. Targets that have pictures are scored, as written. A target whose
     file_path leaves the folder is refused before anything is done.
-    size: pixels of the longer side to resize the inputs to.
+    size: pixels of the longer side to resize the inputs to. seconds: how long the clip lasts in the page.
+    refine: what the network's scene goes through first. title: of the page (the scene's name).
     """
     output = Path(output)
     destinations = _destinations(output / "renders", choice.targets)
@@ -178,6 +190,9 @@ def reconstruct_scene(
         views = read_inputs(scene, choice.inputs, size)
     with report.timed("reconstruct"):
         gaussians = reconstructor.reconstruct(views, progress)
+    if refine is not None:
+        with report.timed("refine"):
+            gaussians = refine(gaussians, views, progress)
     report.gaussians = len(gaussians)
     with report.timed("save"):
         report.files["scene"] = str(output / "scene.safetensors")
@@ -190,7 +205,7 @@ def reconstruct_scene(
         save_picture(output / "contact_sheet.png", _draw_sheet(report, views, shown))
     with report.timed("html"):
         report.files["html"] = str(output / "scene.html")
-        write_html(report.files["html"], gaussians.to("cpu"), views, scene.name)
+        write_html(report.files["html"], gaussians.to("cpu"), views, title or scene.name, seconds=seconds)
     if video:
         with report.timed("video"):
             report.files["video"] = str(output / "orbit.mp4")
