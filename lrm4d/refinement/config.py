@@ -67,7 +67,8 @@ class RefinementConfig:
     motion, 0 for none: every Gaussian on its own, plain 4D Gaussian splatting. coarse_nodes: what the nodes hang on.
     knots: of a path. count, faintest: how many Gaussians of the start are carried along, and how opaque they must be.
     grow: the progress at which the pictures in use, at first those in the middle of the clip, are all. exposure: learn
-    a gain of each picture's colours. held_back: pictures that are kept out until the progress of `verdict`, to judge
+    a gain of each picture's colours. half_until: the progress until which pictures of half the size serve, which are
+    quicker and forgive more. held_back: pictures that are kept out until the progress of `verdict`, to judge
     by. tolerance: of the written motion's pieces, in pixels.
     """
 
@@ -80,10 +81,11 @@ class RefinementConfig:
     count: int = 8_000
     faintest: float = 0.03
     grow: float = 0.4
+    half_until: float = 0.6
     exposure: bool = False
     held_back: int = 3
     verdict: float = 0.7
-    tolerance: float = 0.1
+    tolerance: float = 0.3
     seed: int = 0
     rates: Rates = field(default_factory=Rates)
     weights: Weights = field(default_factory=Weights)

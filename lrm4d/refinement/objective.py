@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from lrm4d.losses import SSIM_WINDOW, ssim_map
 from lrm4d.refinement.config import Weights
@@ -23,6 +24,10 @@ class Pictures:
     def __getitem__(self, index) -> "Pictures":
         """Some of them."""
         return Pictures(self.colors[index], self.alphas[index], self.confidences[index])
+
+    def halved(self) -> "Pictures":
+        """At half the size, means of two by two pixels (an odd last row or column is left out)."""
+        return Pictures(*(avg_pool2d(value, 2) for value in vars(self).values()))
 
     def on(self, backgrounds: Float[Tensor, "view 3"]) -> Float[Tensor, "view 3 height width"]:
         """Composited."""

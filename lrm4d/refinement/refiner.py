@@ -8,13 +8,14 @@ back join the others and the fit goes on to its end. The result can be had at an
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lrm4d.cameras import Cameras
 from lrm4d.checkpoint import read_safetensors, write_safetensors
 from lrm4d.gaussians4d import Gaussians4D
 from lrm4d.metrics import psnr
@@ -29,6 +30,8 @@ CHECKS = (0.4, 0.6, 0.8, 1.0)
 PRIOR_POOL, RUN = 96, 12
 """Pictures of the start that the prior chooses from; drawn so many at once."""
 Progress = Callable[[str, int, int], None]
+Level = tuple[Cameras, Pictures, Pictures | None]
+"""The inputs' cameras at one size, the inputs, and the prior's pictures."""
 ExtraLoss = Callable[[Render, int], Tensor]
 """(render, step) -> a term of the loss: a teacher, for example."""
 
@@ -78,7 +81,9 @@ class Refiner:
         self.verdict = Verdict(passed=not self.held_back)
         self.steps_done, self.elapsed = 0, 0.0
         self.footprint = _footprint(self.views)
+        self.cameras = self.views.cameras
         self.prior = self._draw_prior() if config.weights.prior and config.prior_views else None
+        self.half = _halve(self.cameras), self.pictures.halved(), self.prior[2].halved() if self.prior else None
 
     @torch.no_grad()
     def _draw_prior(self) -> tuple[Tensor, Tensor, Pictures]:
@@ -110,11 +115,12 @@ class Refiner:
     def _loss(self, progress: float, generator: torch.Generator) -> Float[Tensor, ""]:
         config, fit = self.config, self.fit
         chosen = self._choose(self.views.times, config.views, progress, generator)
-        cameras, times, truth = self.views.cameras[chosen], self.views.times[chosen], self.pictures[chosen]
+        all_cameras, truths, priors = self.half if progress < config.half_until else self._whole()
+        cameras, times, truth = all_cameras[chosen], self.views.times[chosen], truths[chosen]
         if self.prior is not None:
-            seen_from, seen_at, pictures = self.prior
+            seen_from, seen_at, _ = self.prior
             others = self._choose(self.views.times[seen_at], config.prior_views, progress, generator, everyone=True)
-            cameras = self.views.cameras[torch.cat([chosen, seen_from[others]])]
+            cameras = all_cameras[torch.cat([chosen, seen_from[others]])]
             times = torch.cat([times, self.views.times[seen_at[others]]])
         backgrounds = torch.rand(len(times), 3, generator=generator).to(times)
         drawn, shifts = fit.draw(cameras, times)
@@ -127,11 +133,14 @@ class Refiner:
         loss = loss + picture_loss(inputs, truth, backgrounds[: len(chosen)], config.weights)
         if self.prior is not None:
             weight = prior_at(config.weights.prior, progress)
-            rest = drawn[len(chosen) :], pictures[others], backgrounds[len(chosen) :]
+            rest = drawn[len(chosen) :], priors[others], backgrounds[len(chosen) :]
             loss = loss + weight * picture_loss(*rest, config.weights)
         if self.extra_loss is not None:
             loss = loss + self.extra_loss(fit.render, self.steps_done)
         return loss
+
+    def _whole(self) -> Level:
+        return self.cameras, self.pictures, self.prior[2] if self.prior else None
 
     def _choose(
         self, times: Tensor, count: int, progress: float, generator: torch.Generator, everyone: bool = False
@@ -240,6 +249,12 @@ def held_back(views: int, count: int) -> list[int]:
     """Which pictures are held back: `count` evenly among them, at most one in four, neither the first nor the last."""
     count = min(count, views // 4)
     return [round((i + 0.5) * views / count - 0.5) for i in range(count)]
+
+
+def _halve(cameras: Cameras) -> Cameras:
+    """The cameras of Pictures.halved."""
+    even = replace(cameras, width=cameras.width // 2 * 2, height=cameras.height // 2 * 2)
+    return even.resize(even.width // 2, even.height // 2)
 
 
 def _footprint(views: Views) -> float:
