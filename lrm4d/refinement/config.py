@@ -72,16 +72,16 @@ class RefinementConfig:
     by. tolerance: of the written motion's pieces, in pixels.
     """
 
-    steps: int = 1200
-    views: int = 2
-    prior_views: int = 2
+    steps: int = 600
+    views: int = 6
+    prior_views: int = 4
     nodes: int = 150
     coarse_nodes: int = 12
     knots: int = 24
     count: int = 8_000
     faintest: float = 0.03
     grow: float = 0.4
-    half_until: float = 0.6
+    half_until: float = 0.7
     exposure: bool = False
     held_back: int = 3
     verdict: float = 0.7
