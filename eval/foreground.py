@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
 from lrm4d.cameras import Cameras, project, sphere_spans, unproject
-from lrm4d.generation.regions import close_gaps, drop_small_parts, grow, shrink
+from lrm4d.generation.regions import close_gaps, drop_small_parts, fill_small_holes, grow, shrink
 
 Masks = Bool[Tensor, "time 1 height width"]
 
@@ -22,8 +22,8 @@ DIFFERENCE = 0.1
 """Of levels in [0, 1], in any channel: beyond, a pixel is not the background."""
 STEADY = 0.6
 """The share of frames that agree with their median where a video shows its background."""
-SMALLEST_PART = 0.02
-"""Of the largest part of a mask: what is smaller is noise."""
+SMALLEST_PART, SMALLEST_HOLE = 0.02, 0.002
+"""Of the largest part of a mask, and of the picture: what is smaller is noise, and filled."""
 GAP = 96
 """A gap in a mask is closed, where the others agree, if it is less than twice this part of the height."""
 FARTHEST, LEAST_GAIN, SUSPECTS = 0.03, 0.02, 2
@@ -59,37 +59,36 @@ def find_foreground(
     backgrounds = [estimate_background(video, plate) for video, plate in zip(videos, plates, strict=True)]
     masks = [clean_mask(differs(video, back)) for video, back in zip(videos, backgrounds, strict=True)]
     centre, radius = locate(masks, cameras)
-    unseen = [back if plate is None else plate for back, plate in zip(backgrounds, plates, strict=True)]
     for missing in (1, 0):
-        masks = _look_again(videos, unseen, masks, cameras, centre, radius, missing)
+        masks = _look_again(videos, backgrounds, masks, cameras, centre, radius, missing)
     shifts = align([mask[::3] for mask in masks], cameras, centre, radius)
     cameras = [shift(camera, by) for camera, by in zip(cameras, shifts, strict=True)]
-    masks = _look_again(videos, unseen, masks, cameras, centre, radius, 0)
+    masks = _look_again(videos, backgrounds, masks, cameras, centre, radius, 0)
     hulls = [see_hull(k, masks, cameras, centre, radius, missing=0) for k in range(len(cameras))]
     # What only one camera sees is no thing; what is black before a black wall is one where the others say so.
     whole = [
         close_gaps(mask, max(1, mask.shape[-2] // GAP)) & grow(hull, 2)
         for mask, hull in zip(masks, hulls, strict=True)
     ]
-    masks = [drop_small_parts(clean_mask(mask), SMALLEST_PART) for mask in whole]
+    masks = [fill_small_holes(drop_small_parts(clean_mask(mask), SMALLEST_PART), SMALLEST_HOLE) for mask in whole]
     return Foreground(tuple(masks), tuple(cameras), shifts, *_bound(masks, cameras, centre, radius))
 
 
 def _look_again(
     videos: Sequence[Tensor],
-    unseen: Sequence[Tensor],
+    backgrounds: Sequence[Tensor],
     masks: Sequence[Masks],
     cameras: Sequence[Cameras],
     centre: Tensor,
     radius: float,
     missing: int,
 ) -> list[Masks]:
-    """Masks by backgrounds from where the other cameras' hull is not at a time; unseen: for where it always is."""
+    """Masks by backgrounds from where the other cameras' hull is not at a time, and the given where it always is."""
     found = []
-    for k, (video, never) in enumerate(zip(videos, unseen, strict=True)):
+    for k, (video, given) in enumerate(zip(videos, backgrounds, strict=True)):
         near = see_hull(k, masks, cameras, centre, radius, missing)
         empty = torch.where(grow(near, 2 * COARSE), torch.nan, video).nanmedian(dim=0).values
-        background = torch.where(empty.isnan(), never, empty)
+        background = torch.where(empty.isnan(), given, empty)
         found.append(clean_mask(differs(video, background) & grow(near, COARSE)))
     return found
 
