@@ -38,7 +38,7 @@ class DistillationConfig:
     """
 
     weight: float = 1.0
-    levels: tuple[float, float] = (0.3, 0.9)
+    levels: tuple[float, float] = (0.5, 0.95)
     level_power: float = 0.0
     guidance: float = 1.0
     space: str = "latent"
