@@ -5,8 +5,8 @@ a contact sheet of every scene in OUT/sheets, and OUT/scenes/NAME.json as each s
 where it was stopped; --restart begins again. DIR: see data_tools/render_assets.py.
 
 The presets are carried out as `lrm4d generate` does, but that their banks are the scenes' own cameras, whose pictures
-are known. A preset that packs is run without packing too, and with --tune N one is run after tuning to each of N
-scenes' videos.
+are known. Fills, too, are told what is white because it lies beside the video's silhouettes (carving.py). A preset that
+packs is run without packing too, and with --tune N one is run after tuning to each of N scenes' videos.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from eval.report import SceneScores, summarize
 from lrm4d.checkpoint import read_json, write_text
 from lrm4d.export.contact_sheet import contact_sheet, spread
 from lrm4d.generation.backends import choose_sampling, load_inpainter
+from lrm4d.generation.carving import carve_grid
 from lrm4d.generation.completion import complete
 from lrm4d.generation.depth import DepthProvider, NetworkDepth
 from lrm4d.generation.foreground import cut_out_of_white
@@ -41,6 +42,7 @@ from lrm4d.generation.network import SHIPPED, load_network
 from lrm4d.generation.plans import Plan
 from lrm4d.generation.presets import load_preset, preset_names
 from lrm4d.generation.tuning import Tuning, tune
+from lrm4d.pipeline.generate import object_radius
 from lrm4d.reconstruction.reconstructor import Reconstructor, choose_device
 from lrm4d.scenes.pictures import load_pictures, save_picture
 
@@ -118,7 +120,8 @@ def score_scene(
     """{"all" or an angle: {method: scores}} of one scene, and its contact sheet; advance is called after each."""
     fan = load_fan(folder, tuple(task.views.split(",")), task.moments)
     geometry = machine.geometry(fan)
-    grid = start_grid(fan.images[:, 0], geometry, fan.cameras[:, 1:], fan.times)
+    warped = start_grid(fan.images[:, 0], geometry, fan.cameras[:, 1:], fan.times)
+    grid, _ = carve_grid(warped, fan.alphas[:, 0], object_radius(geometry))
     methods = {name: partial(fill, grid) for name, fill in FILLS.items() if name != "Telea" or not why_no_telea()}
     for name, plan in plans_of(task).items():
         methods[name] = partial(machine.make, fan, grid, geometry, plan, task.steps)
@@ -133,11 +136,11 @@ def score_scene(
         start = time.perf_counter()
         made[method] = make()
         seconds = round(time.perf_counter() - start, 3)
-        for group, scores in score_regions(made[method], grid.known, fan).items():
+        for group, scores in score_regions(made[method], warped.known, fan).items():
             result.setdefault(group, {})[method] = scores
-        result["all"][method] |= score_agreement(made[method], grid.known, fan) | {"seconds": seconds}
+        result["all"][method] |= score_agreement(made[method], warped.known, fan) | {"seconds": seconds}
         advance(f"{folder.name} {method}")
-    result["all"]["truth"] = score_agreement(fan.images, grid.known, fan)
+    result["all"]["truth"] = score_agreement(fan.images, warped.known, fan)
     draw_scene(fan, made, output / "sheets", folder.name)
     return result
 

@@ -47,7 +47,7 @@ def generate(
     steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps (the inpainter's usual number).")] = None,
     guidance: Annotated[float | None, typer.Option(help="1 is none (the inpainter's usual).")] = None,
     seed: int = 0,
-    keep_known: Annotated[bool, typer.Option("--keep-known", help="Leave pixels as the warp has them.")] = False,
+    keep_known: Annotated[bool | None, typer.Option(help="Leave pixels as the warp has them (nano: yes).")] = None,
     drop_edges: Annotated[bool, typer.Option("--drop-edges", help="Leave out what depth edges make unsure.")] = False,
     frames: Annotated[int | None, typer.Option(min=2, help="How many, evenly over the clip (all).")] = None,
     size: Annotated[str | None, typer.Option(help="Pixels: N or WIDTHxHEIGHT.")] = None,

@@ -60,7 +60,7 @@ class Inpainter(Protocol):
 class NanoInpainter:
     """The small inpainter on a device. Trained at high noise levels, so that few steps are enough."""
 
-    usual = Sampling(steps=2)
+    usual = Sampling(steps=1, keep_known=True)
 
     def __init__(self, network: InpaintingNetwork, device: torch.device, sampler: str = "dpm"):
         self.network = network.eval().to(device)
