@@ -59,7 +59,7 @@ class Order:
     geometry: Path | None = None
     depth: str = "nano"
     fov: float = DEFAULT_FOV
-    inputs: int = 24
+    inputs: int = 36
 
     def __post_init__(self) -> None:
         if self.frames < 2 or self.size < 16 or not self.seconds > 0 or self.start < 0 or self.inputs < 1:
