@@ -5,8 +5,8 @@ a contact sheet of every scene in OUT/sheets, and OUT/scenes/NAME.json as each s
 where it was stopped; --restart begins again. DIR: see data_tools/render_assets.py.
 
 The presets are carried out as `lrm4d generate` does, but that their banks are the scenes' own cameras, whose pictures
-are known. Fills, too, are told what is white because it lies beside the video's silhouettes (carving.py). A preset that
-packs is run without packing too, and with --tune N one is run after tuning to each of N scenes' videos.
+are known. Fills, too, are told what is white because it lies beside the video's silhouettes (carving.py). A preset
+that packs is run without packing too, and with --tune N one is run after tuning to each of N scenes' videos.
 """
 
 import argparse
