@@ -353,3 +353,13 @@ def test_the_version_does_not_wait_for_pytorch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"lrm4d {__version__}\n", "")
+
+
+def test_the_folder_of_a_scene_stands_for_its_file(saved, capsys, tmp_path):
+    arguments = ("--trajectory", "static", "--frames", 1, "--size", 16, "--json")
+    for name, scene in (("file", saved), ("folder", saved.parent)):
+        run_for_json(capsys, "render", scene, "-o", tmp_path / name, *arguments)
+    assert (tmp_path / "file" / "frame_0.png").read_bytes() == (tmp_path / "folder" / "frame_0.png").read_bytes()
+    told = run_for_json(capsys, "path", "static", "--scene", saved.parent, "-o", tmp_path / "p.json", "--json")
+    assert told["frames"] == 72
+    assert "no such file" in run_for_error(capsys, "view", tmp_path / "nothing")
