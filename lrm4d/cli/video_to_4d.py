@@ -19,6 +19,7 @@ Examples:
   lrm4d video-to-4d frog.mp4 -o out/frog
   lrm4d video-to-4d juggle.mp4 -o out/juggle --start 2 --seconds 4 --frames 16
   lrm4d video-to-4d dog.mp4 --mask dog_masks/ -o out/dog
+  lrm4d video-to-4d frog.mp4 -o out/frog --refine 60
   lrm4d video-to-4d frames/ --preset full4d --bank fan:views=6,span=90 --steps 2 -o out/x
 \b
 The object is told by --mask (a video, a folder of pictures, or one picture; white inside), else by the transparency of
@@ -26,7 +27,7 @@ a folder's PNG files, else by a white background, else by what moves before a ca
 kept; networks see it as if taken from the front, 2.7 units away, with a lens of 49.1 degrees. Rooms and landscapes are
 not reconstructed. `lrm4d generate --help` tells of presets and banks.
 \b
-A run that was stopped goes on when the same command is given again; --model and --inputs may differ then."""
+A run that was stopped goes on when the same command is given again; --model, --inputs and --refine may differ then."""
 )
 def video_to_4d(
     video: Annotated[Path, typer.Argument(help="A video, or a folder of pictures in the order of their names.")],
@@ -50,6 +51,7 @@ def video_to_4d(
     seed: int = 0,
     keep_known: Annotated[bool | None, typer.Option(help="Leave pixels as the warp has them (nano: yes).")] = None,
     inputs: Annotated[int, typer.Option(min=1, help="Pictures to reconstruct from, at most.")] = 36,
+    refine: Annotated[float | None, typer.Option(min=1, help="Seconds to fit the scene to the views.")] = None,
     model: Model = "nano",
     device: Device = "auto",
     as_json: AsJson = False,
@@ -63,15 +65,18 @@ def video_to_4d(
     from lrm4d.pipeline.generate import load_maker
     from lrm4d.pipeline.video_to_4d import Order
     from lrm4d.pipeline.video_to_4d import video_to_4d as run_chain
+    from lrm4d.refinement.job import Refinement
 
     order = Order(start, seconds, frames, size, mask, geometry, depth, fov, inputs)
     overrides = (settings or []) + ([f"bank={bank}"] if bank else [])
     sampling = {"steps": steps, "guidance": guidance, "seed": seed, "keep_known": keep_known, "text": prompt}
     maker = load_maker(preset, overrides, inpainter, lora, device, **sampling)
     reconstructor = Reconstructor.from_pretrained(model, device)
+    state = output / "refinement.safetensors"
+    refinement = Refinement(seconds=refine, make_start=reconstructor.reconstruct, state=state) if refine else None
     with Bars() as bars:
         made = run_chain(
-            *(video, output, maker, reconstructor, order, model, device),
+            *(video, output, maker, reconstructor, order, model, device, refinement),
             announce=lambda text: typer.echo(text, err=True),
             progress=bars,
         )

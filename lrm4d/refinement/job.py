@@ -36,17 +36,18 @@ class Refinement:
     seconds: of wall time, None for the config's steps. make_start: what made the scene, to make it again without the
     pictures that are held back; without it nothing is held back if the scene was made of all the views, as `fresh`
     says it was not. confidences, extra_loss: see Refiner. state: the file that it goes on from if it was stopped;
-    deleted when it has ended. report: what it did, afterwards.
+    deleted when it has ended. report: what it did, afterwards. Its text form names its settings alone, so that a chain
+    knows by it whether a scene was refined like this.
     """
 
     config: RefinementConfig = field(default_factory=RefinementConfig)
     seconds: float | None = 20.0
-    make_start: MakeStart | None = None
+    make_start: MakeStart | None = field(default=None, repr=False)
     fresh: bool = False
-    confidences: Float[Tensor, "view 1 height width"] | None = None
-    extra_loss: ExtraLoss | None = None
-    state: Path | None = None
-    report: dict = field(default_factory=dict)
+    confidences: Float[Tensor, "view 1 height width"] | None = field(default=None, repr=False)
+    extra_loss: ExtraLoss | None = field(default=None, repr=False)
+    state: Path | None = field(default=None, repr=False)
+    report: dict = field(default_factory=dict, repr=False)
 
     def __call__(self, start: Gaussians4D, views: Views, progress: Progress | None = None) -> Gaussians4D:
         """Refine."""
