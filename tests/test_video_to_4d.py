@@ -1,6 +1,7 @@
 """The chain at a tiny size with real, untrained parts; and what it is made of: cutting out, framing, carving."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -334,6 +335,18 @@ def test_a_finished_run_is_not_made_again(done, parts, capsys):
     assert json.loads(printed.out)["scene"]["gaussians"] > 0 and "about" not in printed.err
     changed = {name for name, stamp in stamps(done).items() if before.get(name) != stamp}
     assert changed == {"report.json", "stages.json"}
+
+
+def test_a_finished_run_is_refined_from_its_views_once(done, parts, tmp_path, capsys):
+    output = tmp_path / "out"
+    shutil.copytree(done, output)
+    line = [word.replace(str(done), str(output)) for word in command(parts, output, "--refine", "1", "--json")]
+    assert run(line) == 0
+    seconds = json.loads(capsys.readouterr().out)["seconds"]
+    assert seconds["refine"] > 0 and not (output / "refinement.safetensors").exists()
+    assert (output / "geometry.npz").read_bytes() == (done / "geometry.npz").read_bytes()
+    assert run(line) == 0
+    assert "refine" not in json.loads(capsys.readouterr().out)["seconds"], "the same refinement is not done again"
 
 
 @pytest.mark.parametrize("stage", ["generate", "reconstruct_scene", "save_with_alphas"])
