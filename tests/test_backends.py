@@ -63,8 +63,9 @@ def test_unsaid_sampling_is_the_inpainters_own(folder):
     inpainter = load_inpainter(str(folder / "net"))
     assert isinstance(inpainter, Inpainter) and inpainter.usual.steps <= 4 and inpainter.usual.guidance == 1
     assert WanInpainter.usual.steps == 30 and WanInpainter.usual.guidance == 5
-    assert choose_sampling(inpainter, steps=None, seed=3) == Sampling(inpainter.usual.steps, 1.0, seed=3)
-    assert choose_sampling(inpainter, steps=7, guidance=2.0) == Sampling(7, 2.0)
+    usual = inpainter.usual
+    assert choose_sampling(inpainter, steps=None, seed=3) == Sampling(usual.steps, 1.0, 3, usual.keep_known)
+    assert choose_sampling(inpainter, steps=7, guidance=2.0, keep_known=False) == Sampling(7, 2.0)
     grid, geometry = start()
     made = [complete(grid, geometry, Plan(), inpainter, how).images for how in (None, inpainter.usual)]
     assert torch.equal(*made)
