@@ -26,7 +26,7 @@ from lrm4d.checkpoint import read_json, write_text
 from lrm4d.config import make_config
 from lrm4d.gaussians4d import Gaussians4D
 from lrm4d.reconstruction.reconstructor import Reconstructor, render_frames
-from lrm4d.refinement.config import RefinementConfig, plain
+from lrm4d.refinement.config import SCRATCH_STEPS, RefinementConfig, plain
 from lrm4d.refinement.refiner import Refiner, held_back
 from lrm4d.refinement.starts import HULL_GAUSSIANS, start_in_hull
 from lrm4d.scenes import load_scene
@@ -91,7 +91,8 @@ def measure_scene(folder: Path, task: Task, reconstructor: Reconstructor, advanc
     clock = Clock(task)
     with clock:
         hull = start_in_hull(views, HULL_GAUSSIANS, torch.Generator().manual_seed(config.seed))
-        plain_refiner = Refiner(hull, views, make_config(RefinementConfig, asdict(plain(RefinementConfig()))))
+        splatting = plain(RefinementConfig(steps=SCRATCH_STEPS))
+        plain_refiner = Refiner(hull, views, make_config(RefinementConfig, asdict(splatting)))
     scratch = follow(plain_refiner, truth, clock, task.scratch_seconds)
     advance(f"{folder.name} scratch")
     verdict = asdict(refiner.verdict) | {"kept_start": refiner.verdict.kept_start}
@@ -104,10 +105,13 @@ def follow(refiner: Refiner, truth: Views, clock: Clock, seconds: float) -> list
     marks = [mark * seconds for mark in MARKS]
     while not refiner.verdict.kept_start:
         with clock:
-            if clock.now() >= seconds:
+            if refiner.progress(clock.now(), seconds) >= 1:
                 break
             while clock.now() < min([seconds, *marks[:1]]) and not refiner.verdict.kept_start:
-                refiner.step(clock.now() / seconds)
+                done = refiner.progress(clock.now(), seconds)
+                if done >= 1:
+                    break
+                refiner.step(done)
         if marks:
             marks = marks[1:]
             with torch.no_grad():

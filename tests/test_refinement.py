@@ -174,7 +174,7 @@ def test_the_state_of_another_task_is_refused(tmp_path):
 def test_seconds_bound_the_refinement_and_the_state_is_removed_at_the_end(tmp_path):
     views = make_views(8)
     state = tmp_path / "state.safetensors"
-    refinement = Refinement(SMALL, seconds=0.5, fresh=True, state=state)
+    refinement = Refinement(replace(SMALL, steps=100_000), seconds=0.5, fresh=True, state=state)
     refinement(spoiled(), views)
     assert 0.5 <= refinement.report["seconds"] < 5 and refinement.report["steps"] >= 1
     assert not state.exists()

@@ -40,7 +40,7 @@ def refine(
     targets: Annotated[
         list[str] | None, typer.Option(help="file_paths to render (and judge), or @FILE with one a line.")
     ] = None,
-    seconds: Annotated[float, typer.Option(min=1, help="How long.")] = 20.0,
+    seconds: Annotated[float, typer.Option(min=1, help="How long at most.")] = 30.0,
     size: Annotated[int | None, typer.Option(help="Resize the inputs: pixels of the longer side.")] = None,
     model: Annotated[str | None, typer.Option(help="What made the scene, as the scene says unless given.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE of the refinement.")] = None,
@@ -83,9 +83,9 @@ def make_refinement_config(settings: list[str] | None, scratch: bool) -> "Refine
     from dataclasses import asdict
 
     from lrm4d.config import make_config
-    from lrm4d.refinement.config import RefinementConfig, plain
+    from lrm4d.refinement.config import SCRATCH_STEPS, RefinementConfig, plain
 
-    base = plain(RefinementConfig()) if scratch else RefinementConfig()
+    base = plain(RefinementConfig(steps=SCRATCH_STEPS)) if scratch else RefinementConfig()
     return make_config(RefinementConfig, asdict(base), settings or [])
 
 

@@ -63,8 +63,9 @@ class Density:
 class RefinementConfig:
     """How a scene is refined.
 
-    steps: of the whole, unless seconds are given. views, prior_views: pictures a step. nodes: paths of the shared
-    motion, 0 for none: every Gaussian on its own, plain 4D Gaussian splatting. coarse_nodes: what the nodes hang on.
+    steps: of the whole, fewer where seconds end it sooner; more of them fit the few pictures better, and what no
+    picture shows worse. views, prior_views: pictures a step. nodes: paths of the shared motion, 0 for none: every
+    Gaussian on its own, plain 4D Gaussian splatting. coarse_nodes: what the nodes hang on.
     knots: of a path. count, faintest: how many Gaussians of the start are carried along, and how opaque they must be.
     grow: the progress at which the pictures in use, at first those in the middle of the clip, are all. exposure: learn
     a gain of each picture's colours. half_until: the progress until which pictures of half the size serve, which are
@@ -72,9 +73,9 @@ class RefinementConfig:
     by. tolerance: of the written motion's pieces, in pixels.
     """
 
-    steps: int = 600
-    views: int = 6
-    prior_views: int = 4
+    steps: int = 300
+    views: int = 12
+    prior_views: int = 8
     nodes: int = 150
     coarse_nodes: int = 12
     knots: int = 24
@@ -99,6 +100,10 @@ class RefinementConfig:
             raise ValueError(f"refinement: verdict {self.verdict:g}; expected a progress between 0 and 1.")
         if self.knots < 2:
             raise ValueError(f"refinement: knots {self.knots}; a path has at least 2.")
+
+
+SCRATCH_STEPS = 30_000
+"""Where nothing but the pictures says how things are, time is the only limit."""
 
 
 def plain(config: RefinementConfig) -> RefinementConfig:

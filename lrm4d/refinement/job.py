@@ -33,15 +33,15 @@ class GivenScene(Reconstructor):
 class Refinement:
     """Called with a scene and the views that it was made of, gives a better one, or the same.
 
-    seconds: of wall time, None for the config's steps. make_start: what made the scene, to make it again without the
-    pictures that are held back; without it nothing is held back if the scene was made of all the views, as `fresh`
-    says it was not. confidences, extra_loss: see Refiner. state: the file that it goes on from if it was stopped;
-    deleted when it has ended. report: what it did, afterwards. Its text form names its settings alone, so that a chain
-    knows by it whether a scene was refined like this.
+    seconds: of wall time at most, None for the config's steps however long. make_start: what made the scene, to make
+    it again without the pictures that are held back; without it nothing is held back if the scene was made of all the
+    views, as `fresh` says it was not. confidences, extra_loss: see Refiner. state: the file that it goes on from if it
+    was stopped; deleted when it has ended. report: what it did, afterwards. Its text form names its settings alone, so
+    that a chain knows by it whether a scene was refined like this.
     """
 
     config: RefinementConfig = field(default_factory=RefinementConfig)
-    seconds: float | None = 20.0
+    seconds: float | None = 30.0
     make_start: MakeStart | None = field(default=None, repr=False)
     fresh: bool = False
     confidences: Float[Tensor, "view 1 height width"] | None = field(default=None, repr=False)

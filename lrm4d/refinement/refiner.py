@@ -98,6 +98,10 @@ class Refiner:
         colors, alphas = (torch.cat([getattr(one, name) for one in drawn]) for name in ("image", "alpha"))
         return seen_from, seen_at, Pictures(colors, alphas, torch.ones_like(alphas))
 
+    def progress(self, elapsed: float, seconds: float | None) -> float:
+        """How much of the way is done, 1 at its end: the part of the steps, or of the seconds if that is larger."""
+        return max(self.steps_done / self.config.steps, 0.0 if seconds is None else elapsed / seconds)
+
     def step(self, progress: float) -> None:
         """One step of the way, `progress` of which is done."""
         config = self.config
@@ -220,7 +224,7 @@ def refine(
     save_every: float = 10.0,
     progress: Progress | None = None,
 ) -> Gaussians4D:
-    """Take a refiner to its end: after `seconds` of wall time, or after its config's steps.
+    """Take a refiner to its end: after its config's steps, or after `seconds` of wall time if that is sooner.
 
     state: a file that it is saved to every `save_every` seconds, and goes on from if it is there; the time that was
     spent before counts.
@@ -231,7 +235,7 @@ def refine(
     saved = began + refiner.elapsed
     while not refiner.verdict.kept_start:
         refiner.elapsed = time.perf_counter() - began
-        done = refiner.steps_done / refiner.config.steps if seconds is None else refiner.elapsed / seconds
+        done = refiner.progress(refiner.elapsed, seconds)
         if done >= 1:
             break
         refiner.step(done)
