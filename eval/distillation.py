@@ -38,6 +38,7 @@ from lrm4d.generation.inpainter import NanoInpainter
 from lrm4d.generation.layout import Slot, TokenLayout
 from lrm4d.generation.metrics import temporal_flicker
 from lrm4d.generation.presets import load_preset
+from lrm4d.generation.tuning import turn_cameras
 from lrm4d.reconstruction.reconstructor import Reconstructor
 from lrm4d.refinement.config import RefinementConfig
 from lrm4d.refinement.distillation import Distillation, DistillationConfig, NanoTeacher
@@ -88,14 +89,6 @@ def resize_fan(fan: Fan, size: int) -> Fan:
     )
     geometries = {view: geometry.resize(size, size) for view, geometry in fan.geometries.items()}
     return replace(fan, images=images, alphas=alphas, cameras=fan.cameras.resize(size, size), geometries=geometries)
-
-
-def turn_cameras(cameras: Cameras, degrees: float) -> Cameras:
-    """Cameras turned about the world's z axis."""
-    angle = math.radians(degrees)
-    turn = torch.eye(4)
-    turn[:2, :2] = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    return replace(cameras, camera_to_world=turn @ cameras.camera_to_world)
 
 
 def prepare_lessons(fan: Fan, inpainter: NanoInpainter, moments: int) -> list[Lesson]:

@@ -20,15 +20,14 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from eval.fans import Fan, load_fan
 from eval.filling import FILLS, Grids, score_agreement, score_regions, why_no_telea
 from eval.generation_report import draw_overview, to_markdown
 from eval.protocols import find_scenes
 from eval.report import SceneScores, summarize
-from lrm4d.checkpoint import read_json, write_text
+from eval.resuming import make_bar, read_done, save_done
+from lrm4d.checkpoint import write_text
 from lrm4d.export.contact_sheet import contact_sheet, spread
 from lrm4d.generation.backends import choose_sampling, load_inpainter
 from lrm4d.generation.carving import carve_grid
@@ -157,37 +156,19 @@ def draw_scene(fan: Fan, made: dict[str, Grids], folder: Path, name: str) -> Non
 
 def run(task: Task, folders: Sequence[Path], output: Path, restart: bool, device: str) -> dict[str, SceneScores]:
     """Score every scene that has no scores in the output folder yet; {scene: {group: {method: scores}}}."""
-    done = {} if restart else _read_done(task, folders, output)
+    done = {} if restart else read_done(task, folders, output)
     todo = [folder for folder in folders if folder.name not in done]
     machine = Machine(load_inpainter(task.inpainter, device), task.depth, device) if todo else None
     tuned = {folders[index] for index in spread(len(folders), task.tuned)} if task.tuned else set()
     each = len(FILLS) - bool(why_no_telea()) + len(plans_of(task))
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+    with make_bar() as progress:
         bar = progress.add_task("scoring", total=sum(each + (folder in tuned) for folder in todo))
         step = lambda text: progress.update(bar, advance=1, description=text)  # noqa: E731
         for folder in todo:
             assert machine is not None
             done[folder.name] = score_scene(folder, task, machine, output, folder in tuned, step)
-            content = {"task": vars(task), "scores": done[folder.name]}
-            write_text(output / "scenes" / f"{folder.name}.json", json.dumps(content, indent=1) + "\n")
+            save_done(task, folder.name, done[folder.name], output)
     return {folder.name: done[folder.name] for folder in folders}
-
-
-def _read_done(task: Task, folders: Sequence[Path], output: Path) -> dict[str, SceneScores]:
-    """The scores that an earlier run of the same task left; those of another task are an error."""
-    done = {}
-    for folder in folders:
-        path = output / "scenes" / f"{folder.name}.json"
-        if path.exists():
-            content = read_json(path)
-            if content.get("task") != vars(task):
-                raise ValueError(
-                    f"{path}: holds scores of {content.get('task')}, and this run is {vars(task)}; "
-                    "use another folder with -o, or --restart to score again."
-                )
-            done[folder.name] = content["scores"]
-    return done
 
 
 def write_report(scenes: dict[str, SceneScores], task: Task, source: str, output: Path) -> str:

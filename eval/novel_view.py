@@ -17,16 +17,15 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
 from eval.baselines import BASELINES
 from eval.protocols import choose_protocols, find_scenes, load_views
 from eval.report import SceneScores, format_pair, summarize, to_markdown
+from eval.resuming import make_bar, read_done, save_done
 from eval.scores import score_pictures
 from lrm4d.cameras import Cameras
-from lrm4d.checkpoint import read_json, write_text
+from lrm4d.checkpoint import write_text
 from lrm4d.export.contact_sheet import reconstruction_sheet
 from lrm4d.metrics import why_no_lpips
 from lrm4d.scenes import load_scene
@@ -108,12 +107,11 @@ def run(task: Task, folders: Sequence[Path], output: Path, restart: bool, device
     """Score every scene that has no scores in the output folder yet; {scene: {protocol: {method: scores}}}."""
     if task.with_lpips and why_no_lpips():
         raise ValueError(f"--lpips: not available: {why_no_lpips()}.")
-    done = {} if restart else _read_done(task, folders, output)
+    done = {} if restart else read_done(task, folders, output)
     todo = [folder for folder in folders if folder.name not in done]
     predictors = load_predictors(task, device) if todo else {}
     steps = {folder: len(choose_protocols(task.protocols, load_scene(folder))) for folder in todo}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+    with make_bar() as progress:
         bar = progress.add_task("scoring", total=sum(steps.values()))
         for folder in todo:
             done[folder.name] = score_scene(
@@ -123,8 +121,7 @@ def run(task: Task, folders: Sequence[Path], output: Path, restart: bool, device
                 output / "sheets",
                 lambda text: progress.update(bar, advance=1, description=text),
             )
-            content = {"task": vars(task), "scores": done[folder.name]}
-            write_text(_scene_file(output, folder.name), json.dumps(content, indent=1) + "\n")
+            save_done(task, folder.name, done[folder.name], output)
             progress.console.print(_line(folder.name, done[folder.name], _shown_method(task)))
     return {folder.name: done[folder.name] for folder in folders}
 
@@ -156,27 +153,6 @@ def hash_weights(model: str) -> str:
     found = next((folder for folder in (SHIPPED / model, Path(model)) if (folder / "config.json").is_file()), None)
     content = b"".join(file.read_bytes() for file in find_weight_files(found)) if found else b""
     return hashlib.sha256(content).hexdigest()[:12] if found else ""
-
-
-def _read_done(task: Task, folders: Sequence[Path], output: Path) -> dict[str, SceneScores]:
-    """The scores that an earlier run of the same task left; those of another task are an error."""
-    done = {}
-    for folder in folders:
-        path = _scene_file(output, folder.name)
-        if not path.exists():
-            continue
-        content = read_json(path)
-        if content.get("task") != vars(task):
-            raise ValueError(
-                f"{path}: holds scores of {content.get('task')}, and this run is {vars(task)}; "
-                "use another folder with -o, or --restart to score again."
-            )
-        done[folder.name] = content["scores"]
-    return done
-
-
-def _scene_file(output: Path, name: str) -> Path:
-    return output / "scenes" / f"{name}.json"
 
 
 def _line(name: str, scores: SceneScores, method: str) -> str:

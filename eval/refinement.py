@@ -16,13 +16,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from eval.protocols import find_scenes, load_views
 from eval.refinement_report import draw_curves, to_markdown
+from eval.resuming import make_bar, read_done, save_done
 from eval.scores import Scores, score_pictures
-from lrm4d.checkpoint import read_json, write_text
+from lrm4d.checkpoint import write_text
 from lrm4d.config import make_config
 from lrm4d.gaussians4d import Gaussians4D
 from lrm4d.reconstruction.reconstructor import Reconstructor, render_frames
@@ -140,41 +139,20 @@ def _runs(views: Views, size: int = 12) -> list[Views]:
 
 def run(task: Task, folders: Sequence[Path], output: Path, restart: bool, device: str) -> dict[str, dict]:
     """Measure every scene that has no file in the output folder yet; {scene: curves}."""
-    done = {} if restart else _read_done(task, folders, output)
+    done = {} if restart else read_done(task, folders, output, "curves")
     todo = [folder for folder in folders if folder.name not in done]
     reconstructor = Reconstructor.from_pretrained(task.model, device) if todo else None
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+    with make_bar() as progress:
         bar = progress.add_task("measuring", total=3 * len(todo))
         for folder in todo:
             curves = measure_scene(
                 folder, task, reconstructor, lambda text: progress.update(bar, advance=1, description=text)
             )
             done[folder.name] = curves
-            write_text(_file(output, folder.name), json.dumps({"task": vars(task), "curves": curves}, indent=1) + "\n")
+            save_done(task, folder.name, curves, output, "curves")
             ends = ", ".join(f"{name} {curves[name][-1]['psnr']:.2f}" for name in ("network", "refined", "scratch"))
             progress.console.print(f"{folder.name}: {ends}")
     return {folder.name: done[folder.name] for folder in folders if folder.name in done}
-
-
-def _read_done(task: Task, folders: Sequence[Path], output: Path) -> dict[str, dict]:
-    done = {}
-    for folder in folders:
-        path = _file(output, folder.name)
-        if not path.exists():
-            continue
-        content = read_json(path)
-        if content.get("task") != vars(task):
-            raise ValueError(
-                f"{path}: holds curves of {content.get('task')}, and this run is {vars(task)}; "
-                "use another folder with -o, or --restart to measure again."
-            )
-        done[folder.name] = content["curves"]
-    return done
-
-
-def _file(output: Path, name: str) -> Path:
-    return output / "scenes" / f"{name}.json"
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -321,7 +321,7 @@ def draw_turn(reach: float, generator: torch.Generator) -> tuple[float, float]:
     return right * reach, up * reach / 3
 
 
-def turn_cameras(cameras: Cameras, right: float, up: float) -> Cameras:
+def turn_cameras(cameras: Cameras, right: float, up: float = 0.0) -> Cameras:
     """Cameras turned by degrees around the world's origin: up around the x axis, then right around the z axis, as seen
     by one that stands before the origin (at -y)."""
     a, b = math.radians(right), -math.radians(up)
