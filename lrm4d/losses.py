@@ -10,12 +10,24 @@ from torch.nn.functional import l1_loss, mse_loss
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
 """Side and standard deviation of SSIM's Gaussian window in pixels (Wang et al., IEEE TIP 2004)."""
 
+PSNR_FLOOR = 1e-4
+"""Squared error below which a picture is as good as any other (40 dB): `psnr_loss` has no steep end."""
+
 
 def color_loss(
     prediction: Float[Tensor, "*batch 3 height width"], target: Float[Tensor, "*batch 3 height width"]
 ) -> Float[Tensor, ""]:
     """Mean squared error of pictures."""
     return mse_loss(prediction, target)
+
+
+def psnr_loss(
+    prediction: Float[Tensor, "*batch 3 height width"], target: Float[Tensor, "*batch 3 height width"]
+) -> Float[Tensor, ""]:
+    """The negative PSNR in bels, averaged over the pictures, finite for equal ones: a bad picture of a hard scene
+    counts as much as one of an easy scene, where the mean squared error sees only the hard ones."""
+    errors = (prediction - target).square().mean(dim=(-3, -2, -1))
+    return torch.log10(errors + PSNR_FLOOR).mean()
 
 
 def silhouette_loss(

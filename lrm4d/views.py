@@ -45,6 +45,10 @@ class Views:
             self.times.to(*args, **kwargs),
         )
 
+    def footprint(self) -> float:
+        """The width of a pixel at the world's origin, world units; the mean of the cameras."""
+        return (self.cameras.origins.norm(dim=-1) / self.cameras.intrinsics[..., 0, 0]).mean().item()
+
     def composite(self, background: Float[Tensor, "3"]) -> Float[Tensor, "*batch view 3 height width"]:
         """The pictures on a background colour: alpha * rgb + (1 - alpha) * background."""
         return self.alphas * self.images + (1 - self.alphas) * background[:, None, None]

@@ -9,6 +9,7 @@ from typing import Any
 from data_tools.world import WorldConfig
 from lrm4d.config import make_config
 from lrm4d.reconstruction import CONFIGS, ModelConfig
+from lrm4d.refinement.corrector import CorrectorConfig
 
 NORM_WINDOW = 100
 """How many norms of gradients back a run remembers; it judges none before a fifth of that."""
@@ -16,9 +17,13 @@ NORM_WINDOW = 100
 
 @dataclass
 class LossWeights:
-    """Weights of the terms of the loss; depth, match and flow are the world's exact geometry and fade out."""
+    """Weights of the terms of the loss; depth, match and flow are the world's exact geometry and fade out.
+
+    psnr is in bels, one picture counting as much as the other, where color (MSE) looks at the hard scenes.
+    """
 
     color: float = 4.0
+    psnr: float = 0.0
     alpha: float = 2.0
     ssim: float = 0.2
     depth: float = 1.0
@@ -93,33 +98,56 @@ class RunConfig:
 
 
 @dataclass
-class TrainConfig(RunConfig):
-    """A run of train.reconstruction.
+class ScenesConfig(RunConfig):
+    """A run on scenes of the world or of shards.
 
-    model: a named size, changed by model_overrides (ModelConfig). A step has `few_views` context views (a range, drawn
-    evenly) with probability few_chance, else `many_views`, because a network trained on one number stops improving at
-    others; its scenes are views_per_step // views, at most max_scenes. geometry_fade: fraction of the steps over which
-    the weights of the direct losses fall to a tenth. fixed_scenes: how many scenes there are in all, 0 for no end.
-    shards: tar shards to train on instead of the world, a folder or a pattern with braces or stars (lrm4d.shards).
+    A step has `few_views` context views (a range, drawn evenly) with probability few_chance, else `many_views`,
+    because a network trained on one number stops improving at others; its scenes are views_per_step // views, at most
+    max_scenes. fixed_scenes: how many scenes there are in all, 0 for no end. shards: tar shards to train on instead of
+    the world, a folder or a pattern with braces or stars (lrm4d.shards).
     """
 
-    model: str = "nano"
-    model_overrides: dict[str, Any] = field(default_factory=dict)
     few_views: tuple[int, int] = (1, 6)
     few_chance: float = 0.2
     many_views: tuple[int, int] = (12, 24)
     max_scenes: int = 8
     target_views: int = 8
-    loss: LossWeights = field(default_factory=LossWeights)
-    geometry_fade: float = 2.0
     fixed_scenes: int = 0
     shards: str | None = None
+
+
+@dataclass
+class TrainConfig(ScenesConfig):
+    """A run of train.reconstruction.
+
+    model: a named size, changed by model_overrides (ModelConfig). geometry_fade: fraction of the steps over which the
+    weights of the direct losses fall to a tenth.
+    """
+
+    model: str = "nano"
+    model_overrides: dict[str, Any] = field(default_factory=dict)
+    loss: LossWeights = field(default_factory=LossWeights)
+    geometry_fade: float = 2.0
 
     def model_config(self) -> ModelConfig:
         """The network's configuration, or a ValueError that lists the names."""
         if self.model not in CONFIGS:
             raise ValueError(f"model {self.model!r} is not one of {', '.join(CONFIGS)}.")
         return make_config(ModelConfig, asdict(CONFIGS[self.model]), self.model_overrides)
+
+
+@dataclass
+class CorrectorRun(ScenesConfig):
+    """A run of train.corrector. network: whose scenes are corrected, weights by name or folder. corrector: changes to
+    CorrectorConfig. alpha: the weight of alphas' squared errors, beside PSNR in bels."""
+
+    network: str = "nano"
+    corrector: dict[str, Any] = field(default_factory=dict)
+    alpha: float = 0.5
+
+    def corrector_config(self) -> CorrectorConfig:
+        """The corrector's configuration."""
+        return make_config(CorrectorConfig, self.corrector)
 
 
 def learning_rate_at(config: RunConfig, step: int) -> float:

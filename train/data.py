@@ -11,7 +11,7 @@ from data_tools.shard_views import join_geometry, stack_scenes
 from data_tools.world import WorldViews, sample_batch
 from lrm4d.shards import EpochOrder, PackedScene, ShardReader, choose_views, fit_square
 from lrm4d.shards.reader import LOG
-from train.config import RunConfig, TrainConfig
+from train.config import RunConfig, ScenesConfig
 
 Batch = tuple[WorldViews, WorldViews]
 """Context and targets, views [scene, view]."""
@@ -25,7 +25,7 @@ class WorldBatches(Dataset):
     A step takes config.accumulate of them, one after the other.
     """
 
-    def __init__(self, config: TrainConfig, rank: int, world_size: int, device: torch.device):
+    def __init__(self, config: ScenesConfig, rank: int, world_size: int, device: torch.device):
         self.config, self.rank, self.world_size, self.device = config, rank, world_size, device
 
     def __len__(self) -> int:
@@ -55,7 +55,7 @@ class ShardBatches(Dataset):
     before `index` alone say what it is: see `place`.
     """
 
-    def __init__(self, config: TrainConfig, rank: int, world_size: int):
+    def __init__(self, config: ScenesConfig, rank: int, world_size: int):
         self.config, self.rank, self.world_size = config, rank, world_size
         if any(stage.world for stage in config.stages):
             raise ValueError(
@@ -103,12 +103,12 @@ class ShardBatches(Dataset):
         return self.reader.first_whole(candidates, use)
 
 
-def _view_range(config: TrainConfig, coin: float) -> tuple[int, int]:
+def _view_range(config: ScenesConfig, coin: float) -> tuple[int, int]:
     """Least and most context views of a batch, by a number drawn from [0, 1)."""
     return config.few_views if coin < config.few_chance else config.many_views
 
 
-def _scene_count(config: TrainConfig, views: int) -> int:
+def _scene_count(config: ScenesConfig, views: int) -> int:
     """The scenes of a batch of so many context views."""
     return max(1, min(config.max_scenes, config.views_per_step // views))
 
@@ -131,7 +131,7 @@ def _start_worker(_: int) -> None:
 
 
 def load_batches(
-    config: TrainConfig, rank: int, world_size: int, device: torch.device, first_step: int
+    config: ScenesConfig, rank: int, world_size: int, device: torch.device, first_step: int
 ) -> Iterable[Batch]:
     """The batches from `first_step` on; made in worker processes, but the world's in place on CUDA."""
     world_in_place = config.shards is None and device.type != "cpu"

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import l1_loss, smooth_l1_loss
 
 from data_tools.world import WorldViews
-from lrm4d.losses import color_loss, silhouette_loss, ssim_loss
+from lrm4d.losses import color_loss, psnr_loss, silhouette_loss, ssim_loss
 from lrm4d.reconstruction import Reconstruction
 from train.config import LossWeights
 
@@ -22,6 +22,8 @@ def reconstruction_losses(
         "color": weights.color * color_loss(rendering.image, truth),
         "alpha": weights.alpha * silhouette_loss(rendering.alpha, targets.views.alphas),
     }
+    if weights.psnr:
+        losses["psnr"] = weights.psnr * psnr_loss(rendering.image, truth)
     if weights.ssim:
         losses["ssim"] = weights.ssim * ssim_loss(rendering.image.flatten(0, 1), truth.flatten(0, 1))
     if geometry > 0 and len(answer.tokens):

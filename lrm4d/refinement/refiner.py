@@ -80,7 +80,7 @@ class Refiner:
         self.best: dict[str, Tensor] | None = None
         self.verdict = Verdict(passed=not self.held_back)
         self.steps_done, self.elapsed = 0, 0.0
-        self.footprint = _footprint(self.views)
+        self.footprint = self.views.footprint()
         self.cameras = self.views.cameras
         self.prior = self._draw_prior() if config.weights.prior and config.prior_views else None
         self.half = _halve(self.cameras), self.pictures.halved(), self.prior[2].halved() if self.prior else None
@@ -259,9 +259,3 @@ def _halve(cameras: Cameras) -> Cameras:
     """The cameras of Pictures.halved."""
     even = replace(cameras, width=cameras.width // 2 * 2, height=cameras.height // 2 * 2)
     return even.resize(even.width // 2, even.height // 2)
-
-
-def _footprint(views: Views) -> float:
-    """The width of a pixel at the world's origin, world units; the mean of the cameras."""
-    distances = views.cameras.origins.norm(dim=-1)
-    return (distances / views.cameras.intrinsics[..., 0, 0]).mean().item()
