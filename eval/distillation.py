@@ -187,8 +187,8 @@ def score_scene(folder: Path, task: Task, sheets: Path, report: Progress) -> dic
     lessons = prepare_lessons(fan, inpainter, task.moments)
     terms = {"refined": None, "refined, taught": teach(lessons, task.distillation, task.every)}
     for method, term in terms.items():
-        config = RefinementConfig(steps=task.steps, held_back=0)
-        refiner = Refiner(start, views, config, None, confidences, term)
+        config = RefinementConfig(steps=task.steps)
+        refiner = Refiner(start, views, config, confidences, term)
         report.update(bar, description=f"{folder.name}: {method}", total=1000, completed=0)
         scene = refine(refiner, progress=lambda _, done, total: report.update(bar, completed=done, total=total))
         scores[method], shown[method] = judge(scene, fan)

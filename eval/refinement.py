@@ -26,8 +26,11 @@ from lrm4d.config import make_config
 from lrm4d.gaussians4d import Gaussians4D
 from lrm4d.reconstruction.reconstructor import Reconstructor, render_frames
 from lrm4d.refinement.config import SCRATCH_STEPS, RefinementConfig, plain
-from lrm4d.refinement.refiner import Refiner, held_back
+from lrm4d.refinement.corrector import load_corrector
+from lrm4d.refinement.job import TRIAL_SHARE
+from lrm4d.refinement.refiner import Refiner
 from lrm4d.refinement.starts import HULL_GAUSSIANS, start_in_hull
+from lrm4d.refinement.trial import judge
 from lrm4d.scenes import load_scene
 from lrm4d.video import to_bytes
 from lrm4d.views import Views
@@ -81,11 +84,20 @@ def measure_scene(folder: Path, task: Task, reconstructor: Reconstructor, advanc
     alone = score(start, truth) | {"seconds": clock.spent}
     advance(f"{folder.name} network")
     config = make_config(RefinementConfig, task.settings)
+    corrector = load_corrector(config.corrector) if config.corrector else None
+    refined = [alone]
     with clock:
-        rest = torch.ones(len(views), dtype=torch.bool)
-        rest[held_back(len(views), config.held_back)] = False
-        refiner = Refiner(start, views, config, reconstructor.reconstruct(views[rest]))
-    refined = follow(refiner, truth, clock, task.seconds)
+        corrected = start if corrector is None else corrector.correct(start, views)
+    if corrector is not None:
+        refined.append(score(corrected, truth) | {"seconds": clock.spent})
+    with clock:
+        limit = None if task.clock == "processor" else TRIAL_SHARE * task.seconds
+        verdict = judge(views, config, reconstructor.reconstruct, corrector, limit)
+    choice = verdict.choose(config.margin)
+    if choice == "fitted":
+        refined += follow(Refiner(corrected, views, config), truth, clock, task.seconds)
+    else:
+        refined.append((alone if choice == "start" else refined[1]) | {"seconds": clock.spent})
     advance(f"{folder.name} refined")
     clock = Clock(task)
     with clock:
@@ -94,23 +106,24 @@ def measure_scene(folder: Path, task: Task, reconstructor: Reconstructor, advanc
         plain_refiner = Refiner(hull, views, make_config(RefinementConfig, asdict(splatting)))
     scratch = follow(plain_refiner, truth, clock, task.scratch_seconds)
     advance(f"{folder.name} scratch")
-    verdict = asdict(refiner.verdict) | {"kept_start": refiner.verdict.kept_start}
-    return {"network": [alone], "refined": [alone, *refined], "scratch": scratch, "verdict": verdict}
+    said = asdict(verdict) | {"choice": choice}
+    return {"network": [alone], "refined": refined, "scratch": scratch, "verdict": said}
 
 
 def follow(refiner: Refiner, truth: Views, clock: Clock, seconds: float) -> list[Scores]:
-    """Take a refiner to its end and score it on the way; the result's file, in half precision, is what is scored."""
+    """Take a refiner to the end of the time and score it on the way; the result's file, in half precision, is what is
+    scored."""
     points: list[Scores] = []
-    marks = [mark * seconds for mark in MARKS]
-    while not refiner.verdict.kept_start:
+    began = clock.spent
+    marks = [began + mark * (seconds - began) for mark in MARKS]
+
+    def progress() -> float:
+        return refiner.progress(clock.now() - began, seconds - began)
+
+    while progress() < 1:
         with clock:
-            if refiner.progress(clock.now(), seconds) >= 1:
-                break
-            while clock.now() < min([seconds, *marks[:1]]) and not refiner.verdict.kept_start:
-                done = refiner.progress(clock.now(), seconds)
-                if done >= 1:
-                    break
-                refiner.step(done)
+            while clock.now() < min([seconds, *marks[:1]]) and progress() < 1:
+                refiner.step(progress())
         if marks:
             marks = marks[1:]
             with torch.no_grad():

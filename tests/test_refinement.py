@@ -18,18 +18,27 @@ from lrm4d.refinement.config import (
     rates_at,
     reach_at,
 )
+from lrm4d.refinement.corrector import Corrector, CorrectorConfig, save_corrector
 from lrm4d.refinement.deforming import start_free
 from lrm4d.refinement.density import densify_and_prune
 from lrm4d.refinement.fit import Fit
 from lrm4d.refinement.job import Refinement
 from lrm4d.refinement.objective import Pictures, agreement_loss, picture_loss, stillness_loss
 from lrm4d.refinement.optimizer import Adam
-from lrm4d.refinement.refiner import Refiner, held_back, refine
+from lrm4d.refinement.refiner import Refiner, refine
 from lrm4d.refinement.starts import start_in_hull
+from lrm4d.refinement.trial import Verdict, held_back
 from lrm4d.views import Views
 
 SMALL = RefinementConfig(
-    steps=20, nodes=6, coarse_nodes=2, knots=6, count=60, held_back=0, density=Density(every=5, budget=70)
+    corrector="",
+    steps=20,
+    nodes=6,
+    coarse_nodes=2,
+    knots=6,
+    count=60,
+    held_back=0,
+    density=Density(every=5, budget=70),
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -112,39 +121,67 @@ def test_a_refinement_improves_the_scene_within_its_budget():
         assert 60 < len(refiner.fit.deforming) <= 66
 
 
+def spoil(views: Views) -> Gaussians4D:
+    """A maker of starts that are as bad whatever they are made of."""
+    return spoiled()
+
+
+def perfect(views: Views) -> Gaussians4D:
+    return make_gaussians()
+
+
 def test_a_perfect_start_is_kept():
     views = make_views(12)
-    config = replace(SMALL, held_back=3, rates=Rates(colors=0.5, means=0.1), steps=12)
-    refiner = Refiner(make_gaussians(), views, config)
-    result = refine(refiner)
-    assert refiner.verdict.kept_start and quality(result, views) == quality(make_gaussians(), views)
-    assert refiner.verdict.best < refiner.verdict.start
+    config = replace(SMALL, held_back=3, rates=Rates(colors=0.5, means=0.1), trial_steps=12)
+    refinement = Refinement(config, None, perfect)
+    result = refinement(make_gaussians(), views)
+    said = refinement.report["held_back"]
+    assert said["choice"] == "start" and said["fitted"] < said["start"] and refinement.report["steps"] == 0
+    assert quality(result, views) == quality(make_gaussians(), views)
 
 
-def test_a_bad_start_is_left_and_the_held_back_pictures_join():
-    views = make_views(12)
-    refiner = Refiner(spoiled(), views, replace(SMALL, held_back=3, steps=40))
-    seen = set()
-    choose = refiner._choose
+def test_a_bad_start_is_fitted_to_all_pictures_after_the_trial_without_some(monkeypatch):
+    views, seen = make_views(12), []
+    choose = Refiner._choose
 
-    def watch(times, count, progress, generator, everyone=False):
-        chosen = choose(times, count, progress, generator, everyone)
-        if not everyone:
-            seen.update((int(view), refiner.verdict.passed) for view in chosen)
-        return chosen
+    def watch(self, times, *rest):
+        seen.append((self.config.steps, len(times)))
+        return choose(self, times, *rest)
 
-    refiner._choose = watch
-    refine(refiner)
-    assert refiner.verdict.best > refiner.verdict.start and not refiner.verdict.kept_start
-    out = set(refiner.held_back)
-    assert not {view for view, passed in seen if not passed} & out
-    assert {view for view, passed in seen if passed} & out
+    monkeypatch.setattr(Refiner, "_choose", watch)
+    refinement = Refinement(replace(SMALL, held_back=3, trial_steps=30, weights=Weights(prior=0.0)), None, spoil)
+    result = refinement(spoiled(), views)
+    said = refinement.report["held_back"]
+    assert said["choice"] == "fitted" and said["fitted"] > said["start"] and said["corrected"] is None
+    assert set(seen) == {(30, 9), (SMALL.steps, 12)} and len(said["views"]) == 3
+    assert quality(result, views) > quality(spoiled(), views)
+
+
+def test_the_verdict_goes_for_the_best_and_for_a_fit_within_the_margin():
+    assert Verdict().choose(0.0) == "fitted"
+    assert Verdict([1], 20.0, 21.0, 20.8).choose(0.0) == "corrected"
+    assert Verdict([1], 20.0, 21.0, 20.8).choose(0.3) == "fitted"
+    assert Verdict([1], 21.0, 20.0, 20.5).choose(0.0) == "start"
+    assert Verdict([1], 20.0, 20.0, None).choose(0.0) == "corrected"
+    assert Verdict([1], 20.0, None, 20.1).choose(0.0) == "fitted"
+
+
+def test_a_corrector_that_makes_it_worse_is_not_asked_again(tmp_path):
+    corrector = Corrector(CorrectorConfig(width=16, pooled=8, latent=4, rounds=1))
+    torch.nn.init.constant_(corrector.to_changes.bias, 1.0)
+    save_corrector(corrector, tmp_path)
+    config = replace(SMALL, corrector=str(tmp_path), held_back=3, trial_steps=0)
+    refinement = Refinement(config, None, perfect)
+    result = refinement(make_gaussians(), make_views(12))
+    assert refinement.report["held_back"]["choice"] == "start"
+    assert refinement.report["held_back"]["corrected"] < refinement.report["held_back"]["start"]
+    assert torch.equal(result.colors, make_gaussians().colors)
 
 
 @pytest.mark.parametrize("stop", [7, 17])
 def test_a_resumed_refinement_is_the_uninterrupted_one(tmp_path, one_thread, stop):
     views = make_views(8)
-    config = replace(SMALL, held_back=2, exposure=True, verdict=0.8)
+    config = replace(SMALL, exposure=True)
     whole = Refiner(spoiled(), views, config)
     for step in range(config.steps):
         whole.step(step / config.steps)
@@ -158,7 +195,6 @@ def test_a_resumed_refinement_is_the_uninterrupted_one(tmp_path, one_thread, sto
         second.step(step / config.steps)
     for name, value in whole.fit.tensors().items():
         assert torch.equal(second.fit.tensors()[name], value), name
-    assert second.verdict == whole.verdict
 
 
 def test_the_state_of_another_task_is_refused(tmp_path):
@@ -174,7 +210,7 @@ def test_the_state_of_another_task_is_refused(tmp_path):
 def test_seconds_bound_the_refinement_and_the_state_is_removed_at_the_end(tmp_path):
     views = make_views(8)
     state = tmp_path / "state.safetensors"
-    refinement = Refinement(replace(SMALL, steps=100_000), seconds=0.5, fresh=True, state=state)
+    refinement = Refinement(replace(SMALL, steps=100_000), seconds=0.5, state=state)
     refinement(spoiled(), views)
     assert 0.5 <= refinement.report["seconds"] < 5 and refinement.report["steps"] >= 1
     assert not state.exists()
@@ -188,10 +224,31 @@ def test_the_start_made_without_the_held_back_pictures_is_the_one_judged():
         asked.append(len(rest))
         return spoiled()
 
-    refinement = Refinement(replace(SMALL, held_back=3, steps=40), None, make_start)
-    result = refinement(make_gaussians(), views)
-    assert asked == [9] and not refinement.report["held_back"]["kept_start"]
-    assert quality(result, views) > quality(spoiled(), views)
+    refinement = Refinement(replace(SMALL, held_back=3, trial_steps=0), None, make_start)
+    refinement(make_gaussians(), views)
+    judges = views[held_back(12, 3)]
+    white = torch.ones(3)
+    half = judges.resize(judges.cameras.width // 2, judges.cameras.height // 2)
+    drawn = spoiled().render(half.cameras, half.times, white).image
+    assert asked == [9]
+    assert refinement.report["held_back"]["start"] == pytest.approx(psnr(drawn, half.composite(white)).mean().item())
+
+
+def test_a_stopped_fit_keeps_its_verdict(tmp_path):
+    """What was judged before the stop is in the state: nothing is made or judged again."""
+    views, state = make_views(8), tmp_path / "state.safetensors"
+    config = replace(SMALL, held_back=2, trial_steps=4)
+    stopped = Refiner(spoiled(), views, config)
+    stopped.step(0.0)
+    stopped.judged = {"views": [2, 6], "start": 10.0, "corrected": None, "fitted": 11.0}
+    stopped.save(state)
+
+    def refuse(_: Views) -> Gaussians4D:
+        raise AssertionError("asked again")
+
+    refinement = Refinement(config, None, refuse, state=state)
+    refinement(spoiled(), views)
+    assert refinement.report["held_back"]["fitted"] == 11.0 and refinement.report["steps"] == config.steps
 
 
 def test_exposure_finds_a_known_gain():

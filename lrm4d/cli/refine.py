@@ -50,8 +50,8 @@ def refine(
 ) -> None:
     """Fit a 4D scene to the pictures that it was made of; render and score the targets.
 
-    Writes what `lrm4d reconstruct` writes, and OUTPUT/refinement.json. Some pictures are held back to judge by: if the
-    scene as it was shows them better, it is kept.
+    Writes what `lrm4d reconstruct` writes, and OUTPUT/refinement.json. A trial holds some pictures back to judge by:
+    if the scene as it was shows them better, it is kept.
     """
     from lrm4d.checkpoint import write_text
     from lrm4d.pipeline import choose_frames, read_inputs, reconstruct_scene
@@ -66,7 +66,7 @@ def refine(
         start, make_start, name = _start_in_hull(read_inputs(loaded, choice.inputs, size), device), None, "scratch"
     else:
         start, make_start, name = _load_start(scene, model, device)
-    refinement = Refinement(config, seconds, make_start, fresh=scene is None, state=state)
+    refinement = Refinement(config, seconds, make_start, state=state)
     with Bars() as bars:
         given = GivenScene(start)
         report = reconstruct_scene(given, loaded, choice, output, name, size, video, bars, refine=refinement)
@@ -93,10 +93,11 @@ def describe(report: dict) -> str:
     """What a refinement did, in a line."""
     verdict = report["held_back"]
     said = f"{report['steps']} steps in {report['seconds']:.1f} s"
-    if verdict["best"] is None:
+    if verdict["start"] is None:
         return f"{said}; no pictures were held back, so nothing has judged it"
-    compared = f"on the {len(verdict['views'])} pictures held back {verdict['start']:.2f} -> {verdict['best']:.2f} dB"
-    return f"{said}; {compared}" + ("; the start was better and is kept" if verdict["kept_start"] else "")
+    scores = [f"{name} {verdict[name]:.2f}" for name in ("start", "corrected", "fitted") if verdict[name] is not None]
+    compared = f"on the {len(verdict['views'])} pictures held back: {', '.join(scores)} dB"
+    return f"{said}; {compared}" + ("" if verdict["choice"] == "fitted" else f"; {verdict['choice']} is kept")
 
 
 def _start_in_hull(views, device: str):

@@ -63,16 +63,22 @@ class Density:
 class RefinementConfig:
     """How a scene is refined.
 
+    corrector: weights by name or folder of the learned corrections that come first, "" for none. trial_steps: of a
+    fit at half the size, with half the pictures a step, without `held_back` of the pictures, by which these judge
+    whether to fit at all: where what the fit set out from shows them better by more than `margin` dB, it is kept.
     steps: of the whole, fewer where seconds end it sooner; more of them fit the few pictures better, and what no
     picture shows worse. views, prior_views: pictures a step. nodes: paths of the shared motion, 0 for none: every
     Gaussian on its own, plain 4D Gaussian splatting. coarse_nodes: what the nodes hang on.
     knots: of a path. count, faintest: how many Gaussians of the start are carried along, and how opaque they must be.
     grow: the progress at which the pictures in use, at first those in the middle of the clip, are all. exposure: learn
     a gain of each picture's colours. half_until: the progress until which pictures of half the size serve, which are
-    quicker and forgive more. held_back: pictures that are kept out until the progress of `verdict`, to judge
-    by. tolerance: of the written motion's pieces, in pixels.
+    quicker and forgive more. tolerance: of the written motion's pieces, in pixels.
     """
 
+    corrector: str = "nano"
+    held_back: int = 3
+    trial_steps: int = 120
+    margin: float = 0.0
     steps: int = 300
     views: int = 12
     prior_views: int = 8
@@ -84,8 +90,6 @@ class RefinementConfig:
     grow: float = 0.4
     half_until: float = 0.7
     exposure: bool = False
-    held_back: int = 3
-    verdict: float = 0.7
     tolerance: float = 0.3
     seed: int = 0
     rates: Rates = field(default_factory=Rates)
@@ -96,8 +100,6 @@ class RefinementConfig:
         for name in ("steps", "views", "knots", "count"):
             if getattr(self, name) < 1:
                 raise ValueError(f"refinement: {name} {getattr(self, name)}; expected at least 1.")
-        if not 0 < self.verdict < 1:
-            raise ValueError(f"refinement: verdict {self.verdict:g}; expected a progress between 0 and 1.")
         if self.knots < 2:
             raise ValueError(f"refinement: knots {self.knots}; a path has at least 2.")
 
@@ -107,11 +109,14 @@ SCRATCH_STEPS = 30_000
 
 
 def plain(config: RefinementConfig) -> RefinementConfig:
-    """4D Gaussian splatting as it is known: no shared motion, no prior; times, durations, velocities are learned."""
+    """4D Gaussian splatting as it is known: no corrector, no shared motion, no prior; times, durations, velocities are
+    learned."""
     rates = replace(config.rates, time_means=2e-3, log_time_deviations=1e-2, velocities=1e-2)
     density = replace(config.density, budget=60_000)
     return replace(
         config,
+        corrector="",
+        held_back=0,
         nodes=0,
         prior_views=0,
         views=4,

@@ -1,21 +1,22 @@
 """A refinement as one step of a longer job: (scene, its inputs) -> scene."""
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lrm4d.gaussians4d import Gaussians4D
 from lrm4d.reconstruction.reconstructor import Reconstructor
 from lrm4d.refinement.config import RefinementConfig
-from lrm4d.refinement.refiner import ExtraLoss, Progress, Refiner, held_back, refine
+from lrm4d.refinement.corrector import Corrector, load_corrector
+from lrm4d.refinement.refiner import ExtraLoss, Progress, Refiner, read_judged, refine
+from lrm4d.refinement.trial import MakeStart, Verdict, judge
 from lrm4d.views import Views
 
-MakeStart = Callable[[Views], Gaussians4D]
+TRIAL_SHARE = 0.3
+"""Of the time, at most, for the trial."""
 
 
 class GivenScene(Reconstructor):
@@ -33,17 +34,17 @@ class GivenScene(Reconstructor):
 class Refinement:
     """Called with a scene and the views that it was made of, gives a better one, or the same.
 
-    seconds: of wall time at most, None for the config's steps however long. make_start: what made the scene, to make
-    it again without the pictures that are held back; without it nothing is held back if the scene was made of all the
-    views, as `fresh` says it was not. confidences, extra_loss: see Refiner. state: the file that it goes on from if it
-    was stopped; deleted when it has ended. report: what it did, afterwards. Its text form names its settings alone, so
-    that a chain knows by it whether a scene was refined like this.
+    First the corrector changes it, then a trial says whether a fit is worth while, then it is fitted. seconds: of wall
+    time at most, None for the config's steps however long. make_start: what made the scene, to make it again without
+    the pictures that are held back; without it nothing is judged. confidences, extra_loss: see Refiner. state: the
+    file that a fit goes on from if it was stopped; deleted when it has ended. report: what it did, afterwards.
+
+    Its text form names its settings alone, so that a chain knows by it whether a scene was refined like this.
     """
 
     config: RefinementConfig = field(default_factory=RefinementConfig)
     seconds: float | None = 30.0
     make_start: MakeStart | None = field(default=None, repr=False)
-    fresh: bool = False
     confidences: Float[Tensor, "view 1 height width"] | None = field(default=None, repr=False)
     extra_loss: ExtraLoss | None = field(default=None, repr=False)
     state: Path | None = field(default=None, repr=False)
@@ -51,23 +52,24 @@ class Refinement:
 
     def __call__(self, start: Gaussians4D, views: Views, progress: Progress | None = None) -> Gaussians4D:
         """Refine."""
-        began = time.perf_counter()
-        config, blind = self.config, None
-        out = held_back(len(views), config.held_back)
-        if out and not self.fresh:
-            if self.make_start is None:
-                config = RefinementConfig(**{**vars(config), "held_back": 0})
-            else:
-                rest = torch.ones(len(views), dtype=torch.bool)
-                rest[out] = False
-                blind = self.make_start(views[rest])
-        refiner = Refiner(start, views, config, blind, self.confidences, self.extra_loss)
-        refiner.elapsed = time.perf_counter() - began
-        scene = refine(refiner, self.seconds, self.state, progress=progress)
+        began, config = time.perf_counter(), self.config
+        corrector = load_corrector(config.corrector).to(start.means.device) if config.corrector else None
+        verdict = self._judge(views, corrector)
+        choice = verdict.choose(config.margin)
+        scene = start
+        if corrector is not None and choice != "start":
+            scene = corrector.correct(start, views)
+        steps = 0
+        if choice == "fitted":
+            left = None if self.seconds is None else max(0.0, self.seconds - (time.perf_counter() - began))
+            refiner = Refiner(scene, views, config, self.confidences, self.extra_loss)
+            refiner.judged = asdict(verdict)
+            scene = refine(refiner, left, self.state, progress=progress)
+            steps = refiner.steps_done
         self.report = {
-            "steps": refiner.steps_done,
+            "steps": steps,
             "seconds": round(time.perf_counter() - began, 2),
-            "held_back": {"views": out, **asdict(refiner.verdict), "kept_start": refiner.verdict.kept_start},
+            "held_back": {**asdict(verdict), "choice": choice},
             "gaussians_before": len(start),
             "gaussians": len(scene),
             "config": asdict(config),
@@ -75,3 +77,13 @@ class Refinement:
         if self.state is not None:
             Path(self.state).unlink(missing_ok=True)
         return scene
+
+    def _judge(self, views: Views, corrector: Corrector | None) -> Verdict:
+        """The verdict of the run that was stopped, if there is one."""
+        found = None if self.state is None else read_judged(self.state)
+        if found is not None:
+            return Verdict(**found)
+        if self.make_start is None:
+            return Verdict()
+        seconds = None if self.seconds is None else TRIAL_SHARE * self.seconds
+        return judge(views, self.config, self.make_start, corrector, seconds)
