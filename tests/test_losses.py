@@ -19,6 +19,15 @@ def test_every_loss_is_zero_for_equal_pictures_and_positive_otherwise():
     assert losses.silhouette_loss(first[:, :1], second[:, :1]) > 1e-3
 
 
+def test_psnr_loss_is_minus_the_mean_psnr_in_bels_and_finite_for_equal_pictures():
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.rand(3, 3, 8, 8, generator=generator)
+    errors = torch.tensor([0.05, 0.1, 0.3])[:, None, None, None]
+    expected = -(-20 * torch.log10(errors.flatten())).mean() / 10
+    assert losses.psnr_loss(truth + errors, truth).item() == pytest.approx(expected.item(), abs=0.02)
+    assert losses.psnr_loss(truth, truth).item() == pytest.approx(-4)
+
+
 def test_ssim_map_is_that_of_skimage_where_the_window_fits():
     first, second = pictures(3, 24, 31)
     _, expected = structural_similarity(

@@ -114,7 +114,7 @@ def test_stages_and_names():
 RECIPES = [
     path
     for path in sorted((ROOT / "train/configs").glob("*.yaml"))
-    if path.stem != "ablations" and not path.stem.startswith("inpainter")
+    if path.stem != "ablations" and not path.stem.startswith(("inpainter", "corrector"))
 ]
 
 
