@@ -157,11 +157,12 @@ def test_a_bad_start_is_fitted_to_all_pictures_after_the_trial_without_some(monk
     assert quality(result, views) > quality(spoiled(), views)
 
 
-def test_the_verdict_goes_for_the_best_and_for_a_fit_within_the_margin():
+def test_the_verdict_is_the_last_that_none_before_beats_by_the_margin():
     assert Verdict().choose(0.0) == "fitted"
     assert Verdict([1], 20.0, 21.0, 20.8).choose(0.0) == "corrected"
     assert Verdict([1], 20.0, 21.0, 20.8).choose(0.3) == "fitted"
     assert Verdict([1], 21.0, 20.0, 20.5).choose(0.0) == "start"
+    assert Verdict([1], 21.0, 20.8, 20.5).choose(0.3) == "corrected"
     assert Verdict([1], 20.0, 20.0, None).choose(0.0) == "corrected"
     assert Verdict([1], 20.0, None, 20.1).choose(0.0) == "fitted"
 
@@ -232,6 +233,17 @@ def test_the_start_made_without_the_held_back_pictures_is_the_one_judged():
     drawn = spoiled().render(half.cameras, half.times, white).image
     assert asked == [9]
     assert refinement.report["held_back"]["start"] == pytest.approx(psnr(drawn, half.composite(white)).mean().item())
+
+
+def test_without_a_judge_a_corrector_that_makes_the_inputs_worse_is_left_out(tmp_path):
+    corrector = Corrector(CorrectorConfig(width=16, pooled=8, latent=4, rounds=1))
+    torch.nn.init.constant_(corrector.to_changes.bias, 1.0)
+    save_corrector(corrector, tmp_path)
+    still = Rates(*[1e-9] * 8)
+    config = replace(SMALL, corrector=str(tmp_path), rates=still, steps=1, nodes=0)
+    views = make_views(8)
+    result = Refinement(config, None)(make_gaussians(), views)
+    assert quality(result, views) > 40
 
 
 def test_a_stopped_fit_keeps_its_verdict(tmp_path):

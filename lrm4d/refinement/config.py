@@ -65,7 +65,8 @@ class RefinementConfig:
 
     corrector: weights by name or folder of the learned corrections that come first, "" for none. trial_steps: of a
     fit at half the size, with half the pictures a step, without `held_back` of the pictures, by which these judge
-    whether to fit at all: where what the fit set out from shows them better by more than `margin` dB, it is kept.
+    whether to fit at all: where what the fit set out from shows them better by more than `margin` dB, it is kept; so
+    for the corrector.
     steps: of the whole, fewer where seconds end it sooner; more of them fit the few pictures better, and what no
     picture shows worse. views, prior_views: pictures a step. nodes: paths of the shared motion, 0 for none: every
     Gaussian on its own, plain 4D Gaussian splatting. coarse_nodes: what the nodes hang on.
@@ -78,7 +79,7 @@ class RefinementConfig:
     corrector: str = "nano"
     held_back: int = 3
     trial_steps: int = 120
-    margin: float = 0.0
+    margin: float = 0.3
     steps: int = 300
     views: int = 12
     prior_views: int = 8

@@ -12,7 +12,7 @@ from lrm4d.reconstruction.reconstructor import Reconstructor
 from lrm4d.refinement.config import RefinementConfig
 from lrm4d.refinement.corrector import Corrector, load_corrector
 from lrm4d.refinement.refiner import ExtraLoss, Progress, Refiner, read_judged, refine
-from lrm4d.refinement.trial import MakeStart, Verdict, judge
+from lrm4d.refinement.trial import MakeStart, Verdict, judge, score
 from lrm4d.views import Views
 
 TRIAL_SHARE = 0.3
@@ -58,7 +58,7 @@ class Refinement:
         choice = verdict.choose(config.margin)
         scene = start
         if corrector is not None and choice != "start":
-            scene = corrector.correct(start, views)
+            scene = _correct(corrector, start, views)
         steps = 0
         if choice == "fitted":
             left = None if self.seconds is None else max(0.0, self.seconds - (time.perf_counter() - began))
@@ -87,3 +87,10 @@ class Refinement:
             return Verdict()
         seconds = None if self.seconds is None else TRIAL_SHARE * self.seconds
         return judge(views, self.config, self.make_start, corrector, seconds)
+
+
+def _correct(corrector: Corrector, start: Gaussians4D, views: Views) -> Gaussians4D:
+    """The corrected scene, or the start if that shows its own inputs better: it was not made as the corrector knows
+    scenes to be."""
+    corrected, views = corrector.correct(start, views), views.to(start.means)
+    return corrected if score(corrected, views) > score(start, views) else start

@@ -25,12 +25,17 @@ class Verdict:
     fitted: float | None = None
 
     def choose(self, margin: float) -> str:
-        """Which of the three to go for: "fitted", but "start" or "corrected" where that is better by the margin."""
-        if self.start is None:
-            return "fitted"
-        base = "start" if self.corrected is None or self.corrected < self.start else "corrected"
-        best = max(self.start, self.corrected if self.corrected is not None else self.start)
-        return base if self.fitted is None or self.fitted + margin < best else "fitted"
+        """ "fitted", "corrected" or "start": the last of them that none before it beats by more than the margin.
+
+        Few pictures judge roughly, and what has all of them is better than what the trial made of some.
+        """
+        best, choice = self.start, "start" if self.start is not None else "fitted"
+        for name in ("corrected", "fitted"):
+            score = getattr(self, name)
+            if score is not None and best is not None:
+                choice = name if score + margin >= best else choice
+                best = max(best, score)
+        return choice
 
 
 def held_back(views: int, count: int) -> list[int]:
@@ -58,7 +63,7 @@ def judge(
     if corrector is not None:
         corrected = corrector.correct(start, rest)
         verdict.corrected = score(corrected, judges)
-        start = corrected if verdict.corrected >= verdict.start else start
+        start = corrected if verdict.choose(config.margin) == "corrected" else start
     if config.trial_steps:
         refiner = Refiner(start, rest, trial_config(config))
         refine(refiner, seconds)
