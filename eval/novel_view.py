@@ -27,6 +27,7 @@ from eval.scores import score_pictures
 from lrm4d.cameras import Cameras
 from lrm4d.checkpoint import write_text
 from lrm4d.export.contact_sheet import reconstruction_sheet
+from lrm4d.gaussians4d import Gaussians4D
 from lrm4d.metrics import why_no_lpips
 from lrm4d.scenes import load_scene
 from lrm4d.scenes.pictures import save_picture
@@ -42,6 +43,7 @@ class Task:
     """What is scored and how; scores made for another task are not mixed in.
 
     protocols: "all" or "name,name". model: a name or folder, or "none". weights: a hash of the model's weights.
+    corrector: that corrects the model's scenes, another row, "" for none.
     size: pixels of the longer side, None for the pictures' own. every: of the targets, every how manyth is scored.
     """
 
@@ -52,6 +54,7 @@ class Task:
     time_ignored_model: bool
     with_lpips: bool
     every: int = 1
+    corrector: str = ""
 
 
 def load_predictors(task: Task, device: str) -> dict[str, Predictor]:
@@ -63,16 +66,27 @@ def load_predictors(task: Task, device: str) -> dict[str, Predictor]:
     reconstructor = Reconstructor.from_pretrained(task.model, device)
     name = Path(task.model).name
 
-    def predict(inputs: Views, cameras: Cameras, times: Tensor) -> Tensor:
-        pictures = reconstructor.render(reconstructor.reconstruct(inputs), cameras, times)
+    def render(scene: Gaussians4D, cameras: Cameras, times: Tensor) -> Tensor:
         # Scored as they would be written: in 8 bits.
-        return to_bytes(pictures).float() / 255
+        return to_bytes(reconstructor.render(scene, cameras, times)).float() / 255
+
+    def predict(inputs: Views, cameras: Cameras, times: Tensor) -> Tensor:
+        return render(reconstructor.reconstruct(inputs), cameras, times)
 
     def predict_without_time(inputs: Views, cameras: Cameras, times: Tensor) -> Tensor:
         still = Views(inputs.images, inputs.alphas, inputs.cameras, torch.full_like(inputs.times, 0.5))
         return predict(still, cameras, torch.full_like(times, 0.5))
 
     models: dict[str, Predictor] = {name: predict}
+    if task.corrector:
+        from lrm4d.refinement.job import Correction
+
+        correction = Correction(task.corrector)
+
+        def predict_corrected(inputs: Views, cameras: Cameras, times: Tensor) -> Tensor:
+            return render(correction(reconstructor.reconstruct(inputs), inputs), cameras, times)
+
+        models[f"{name}, corrected"] = predict_corrected
     if task.time_ignored_model:
         models[f"{name}, time ignored"] = predict_without_time
     return BASELINES | models
@@ -183,6 +197,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--limit", type=int, help="only the first N scenes")
     parser.add_argument("--every", type=int, default=1, help="score every Nth target only: a quick look (default 1)")
     parser.add_argument("--time-ignored-model", action="store_true", help="also the model told that all times are one")
+    parser.add_argument("--corrector", default="", help="also the model's scenes corrected, by name or folder: nano")
     parser.add_argument("--lpips", action="store_true", help="also LPIPS (needs the package lpips)")
     parser.add_argument("--device", default="auto", help="where the model runs: auto (default), cpu, cuda")
     parser.add_argument("--restart", action="store_true", help="score again what is scored already")
@@ -202,6 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             time_ignored_model=options.time_ignored_model,
             with_lpips=options.lpips,
             every=options.every,
+            corrector=options.corrector,
         )
         folders = find_scenes(options.scenes, options.limit)
         scenes = run(task, folders, options.output, options.restart, options.device)

@@ -26,8 +26,7 @@ from lrm4d.config import make_config
 from lrm4d.gaussians4d import Gaussians4D
 from lrm4d.reconstruction.reconstructor import Reconstructor, render_frames
 from lrm4d.refinement.config import SCRATCH_STEPS, RefinementConfig, plain
-from lrm4d.refinement.corrector import load_corrector
-from lrm4d.refinement.job import TRIAL_SHARE
+from lrm4d.refinement.job import TRIAL_SHARE, Correction
 from lrm4d.refinement.refiner import Refiner
 from lrm4d.refinement.starts import HULL_GAUSSIANS, start_in_hull
 from lrm4d.refinement.trial import judge
@@ -84,15 +83,15 @@ def measure_scene(folder: Path, task: Task, reconstructor: Reconstructor, advanc
     alone = score(start, truth) | {"seconds": clock.spent}
     advance(f"{folder.name} network")
     config = make_config(RefinementConfig, task.settings)
-    corrector = load_corrector(config.corrector) if config.corrector else None
+    correction = Correction(config.corrector) if config.corrector else None
     refined = [alone]
     with clock:
-        corrected = start if corrector is None else corrector.correct(start, views)
-    if corrector is not None:
+        corrected = start if correction is None else correction(start, views)
+    if correction is not None:
         refined.append(score(corrected, truth) | {"seconds": clock.spent})
     with clock:
         limit = None if task.clock == "processor" else TRIAL_SHARE * task.seconds
-        verdict = judge(views, config, reconstructor.reconstruct, corrector, limit)
+        verdict = judge(views, config, reconstructor.reconstruct, correction, limit)
     choice = verdict.choose(config.margin)
     if choice == "fitted":
         refined += follow(Refiner(corrected, views, config), truth, clock, task.seconds)

@@ -59,6 +59,14 @@ def test_demands_summed_over_pictures_are_the_gradients_of_the_whole_error():
     assert gradients.shape[1] == 8 * (1 + len(COARSER)) and gaps.abs().max() < 10
 
 
+def test_pictures_may_be_asked_in_runs(monkeypatch):
+    views, state = make_views(6), start_free(spoiled())
+    whole = ask_pictures(state, views, 0.3, False)
+    monkeypatch.setattr("lrm4d.refinement.corrector.CHUNK_BYTES", 2 * 60 * 13 * 16)
+    for one, other in zip(whole, ask_pictures(state, views, 0.3, False), strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_an_untrained_corrector_changes_nothing():
     views, scene = make_views(6), make_gaussians()
     corrected = Corrector(SMALL).correct(scene, views)

@@ -34,6 +34,7 @@ def demo(
     epilog="""\b
 Examples:
   lrm4d reconstruct SCENE -o out/scene --protocol random
+  lrm4d reconstruct SCENE -o out/scene --protocol random --correct
   lrm4d reconstruct SCENE -o out/scene --inputs images/front_000.png images/left_000.png
   lrm4d reconstruct SCENE -o out/scene --inputs SCENE/images/rand0_*.png --targets @targets.txt
   lrm4d reconstruct SCENE -o out/scene --inputs @inputs.txt --size 256 --json
@@ -54,6 +55,7 @@ def reconstruct(
         list[str] | None, typer.Option(help="file_paths to render (and judge), or @FILE with one a line.")
     ] = None,
     size: Annotated[int | None, typer.Option(help="Resize the inputs: pixels of the longer side.")] = None,
+    correct: Annotated[bool, typer.Option(help="Ask the inputs and correct the scene: better, some seconds.")] = False,
     video: Annotated[bool, typer.Option(help="Write orbit.mp4 too.")] = True,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -64,7 +66,7 @@ def reconstruct(
     OUTPUT/contact_sheet.png, OUTPUT/orbit.mp4 and OUTPUT/scene.html, which any browser opens.
     """
     report = run_reconstruction(
-        scene, output, model, device, protocol, expand_lists(inputs), expand_lists(targets), size, video
+        scene, output, model, device, protocol, expand_lists(inputs), expand_lists(targets), size, video, correct
     )
     print_report(report, as_json)
 
@@ -79,16 +81,19 @@ def run_reconstruction(
     targets: list[str] | None = None,
     size: int | None = None,
     video: bool = True,
+    correct: bool = False,
 ) -> "Report":
     """Reconstruct a scene folder, with bars; ValueError for what the user can mend."""
     from lrm4d.pipeline import Reconstructor, choose_frames, reconstruct_scene
+    from lrm4d.refinement.job import Correction
     from lrm4d.scenes import load_scene
 
     loaded = load_scene(scene, pictures_required=False)
     choice = choose_frames(loaded, protocol, inputs, targets)
     reconstructor = Reconstructor.from_pretrained(model, device)
+    correction = Correction() if correct else None
     with Bars() as bars:
-        return reconstruct_scene(reconstructor, loaded, choice, output, model, size, video, bars)
+        return reconstruct_scene(reconstructor, loaded, choice, output, model, size, video, bars, refine=correction)
 
 
 def print_report(report: "Report", as_json: bool) -> None:

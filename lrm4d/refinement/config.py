@@ -32,8 +32,8 @@ class Weights:
     prior: of the renders of the start at cameras and times without a picture, coming down to a tenth.
     """
 
-    alpha: float = 1.0
-    ssim: float = 0.05
+    alpha: float = 0.3
+    ssim: float = 0.02
     prior: float = 0.3
     rigidity: float = 0.01
     steadiness: float = 0.1

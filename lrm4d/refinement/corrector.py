@@ -40,6 +40,8 @@ duration."""
 KNOWN = 12
 FOOTPRINT = 0.04
 """A pixel's width that demands are scaled to, world units: the same object in more pixels asks for no more."""
+CHUNK_BYTES, SLICED_BYTES = 2**29, 4 * 13 * 4
+"""Memory that asking takes, about: of a Gaussian in a picture 13 numbers, sliced, their copies and gradients."""
 CELLS = ((0.08, 0.2), (0.25, 0.5))
 """Sides of the cells, world units and model time, whose Gaussians learn what is asked of them together."""
 SMALLEST, LARGEST, LONGEST = -10.0, 0.0, 1.5
@@ -75,6 +77,13 @@ def ask_pictures(scene: Deforming, views: Views, low_pass: float, compensate: bo
     Of the pictures as they are and of each of COARSER: there a Gaussian feels what is missing some pixels away. In
     units that change with the Gaussian: of its place in its own size, of size and opacity in their logarithms.
     """
+    run = max(1, CHUNK_BYTES // (SLICED_BYTES * max(1, len(scene))))
+    runs = [views[start : start + run] for start in range(0, len(views), run)]
+    parts = [_ask_run(scene, pictures, low_pass, compensate) for pictures in runs]
+    return Demands(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+
+def _ask_run(scene: Deforming, views: Views, low_pass: float, compensate: bool) -> Demands:
     moments = to_model_time(views.times)
     with torch.no_grad():
         sliced = scene.slice_at(moments)

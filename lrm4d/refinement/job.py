@@ -10,7 +10,7 @@ from torch import Tensor
 from lrm4d.gaussians4d import Gaussians4D
 from lrm4d.reconstruction.reconstructor import Reconstructor
 from lrm4d.refinement.config import RefinementConfig
-from lrm4d.refinement.corrector import Corrector, load_corrector
+from lrm4d.refinement.corrector import load_corrector
 from lrm4d.refinement.refiner import ExtraLoss, Progress, Refiner, read_judged, refine
 from lrm4d.refinement.trial import MakeStart, Verdict, judge, score
 from lrm4d.views import Views
@@ -28,6 +28,19 @@ class GivenScene(Reconstructor):
     def reconstruct(self, views: Views, progress: Progress | None = None) -> Gaussians4D:
         """The scene, whatever the views."""
         return self.scene
+
+
+class Correction:
+    """The corrector alone, without a fit; called with a scene and the views that it was made of."""
+
+    def __init__(self, corrector: str = "nano"):
+        self.corrector = load_corrector(corrector)
+
+    def __call__(self, start: Gaussians4D, views: Views, progress: Progress | None = None) -> Gaussians4D:
+        """The corrected scene, or the start if that shows its own inputs better: it is not what the corrector knows."""
+        views = views.to(start.means)
+        corrected = self.corrector.to(start.means.device).correct(start, views)
+        return corrected if score(corrected, views) > score(start, views) else start
 
 
 @dataclass
@@ -53,12 +66,10 @@ class Refinement:
     def __call__(self, start: Gaussians4D, views: Views, progress: Progress | None = None) -> Gaussians4D:
         """Refine."""
         began, config = time.perf_counter(), self.config
-        corrector = load_corrector(config.corrector).to(start.means.device) if config.corrector else None
-        verdict = self._judge(views, corrector)
+        correction = Correction(config.corrector) if config.corrector else None
+        verdict = self._judge(views, correction)
         choice = verdict.choose(config.margin)
-        scene = start
-        if corrector is not None and choice != "start":
-            scene = _correct(corrector, start, views)
+        scene = start if correction is None or choice == "start" else correction(start, views)
         steps = 0
         if choice == "fitted":
             left = None if self.seconds is None else max(0.0, self.seconds - (time.perf_counter() - began))
@@ -78,7 +89,7 @@ class Refinement:
             Path(self.state).unlink(missing_ok=True)
         return scene
 
-    def _judge(self, views: Views, corrector: Corrector | None) -> Verdict:
+    def _judge(self, views: Views, correction: Correction | None) -> Verdict:
         """The verdict of the run that was stopped, if there is one."""
         found = None if self.state is None else read_judged(self.state)
         if found is not None:
@@ -86,11 +97,4 @@ class Refinement:
         if self.make_start is None:
             return Verdict()
         seconds = None if self.seconds is None else TRIAL_SHARE * self.seconds
-        return judge(views, self.config, self.make_start, corrector, seconds)
-
-
-def _correct(corrector: Corrector, start: Gaussians4D, views: Views) -> Gaussians4D:
-    """The corrected scene, or the start if that shows its own inputs better: it was not made as the corrector knows
-    scenes to be."""
-    corrected, views = corrector.correct(start, views), views.to(start.means)
-    return corrected if score(corrected, views) > score(start, views) else start
+        return judge(views, self.config, self.make_start, correction, seconds)

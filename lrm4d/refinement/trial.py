@@ -8,11 +8,11 @@ import torch
 from lrm4d.gaussians4d import Gaussians4D
 from lrm4d.metrics import psnr
 from lrm4d.refinement.config import RefinementConfig
-from lrm4d.refinement.corrector import Corrector
 from lrm4d.refinement.refiner import Refiner, refine
 from lrm4d.views import Views
 
 MakeStart = Callable[[Views], Gaussians4D]
+Correct = Callable[[Gaussians4D, Views], Gaussians4D]
 
 
 @dataclass
@@ -45,7 +45,7 @@ def held_back(views: int, count: int) -> list[int]:
 
 
 def judge(
-    views: Views, config: RefinementConfig, make_start: MakeStart, corrector: Corrector | None, seconds: float | None
+    views: Views, config: RefinementConfig, make_start: MakeStart, correct: Correct | None, seconds: float | None
 ) -> Verdict:
     """Make a scene without the pictures held back, correct it and fit it, for `seconds` at most; see config.
 
@@ -60,8 +60,8 @@ def judge(
     start = make_start(rest)
     rest, judges = (_halve(part.to(start.means)) for part in (rest, views[chosen]))
     verdict = Verdict(out, start=score(start, judges))
-    if corrector is not None:
-        corrected = corrector.correct(start, rest)
+    if correct is not None:
+        corrected = correct(start, rest)
         verdict.corrected = score(corrected, judges)
         start = corrected if verdict.choose(config.margin) == "corrected" else start
     if config.trial_steps:
