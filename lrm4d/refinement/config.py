@@ -19,8 +19,8 @@ class Rates:
     time_means: float = 0.0
     log_time_deviations: float = 0.0
     velocities: float = 0.0
-    steps: float = 3e-3
-    coarse_steps: float = 6e-3
+    steps: float = 6e-3
+    coarse_steps: float = 12e-3
     exposures: float = 1e-3
     end: float = 0.1
 

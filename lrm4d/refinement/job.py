@@ -37,7 +37,7 @@ class Correction:
         self.corrector = load_corrector(corrector)
 
     def __call__(self, start: Gaussians4D, views: Views, progress: Progress | None = None) -> Gaussians4D:
-        """The corrected scene, or the start if that shows its own inputs better: it is not what the corrector knows."""
+        """The corrected scene, or the start if it shows its own inputs better: not what the corrector knows."""
         views = views.to(start.means)
         corrected = self.corrector.to(start.means.device).correct(start, views)
         return corrected if score(corrected, views) > score(start, views) else start
