@@ -1,0 +1,47 @@
+"""eval.refinement: its curves, its report and its going on, on the scene that comes with lrm4d."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from eval import refinement
+from eval.refinement_report import mean_curves
+
+DEMO = Path(__file__).parent.parent / "lrm4d/scenes/demo"
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory):
+    settings = ["count=300", "nodes=10", "knots=6", "trial_steps=4", "steps=12", "views=4"]
+    settings += ["prior_views=0", "margin=9"]
+    words = [word for setting in settings for word in ("--set", setting)]
+    times = ["--seconds", "20", "--scratch-seconds", "1", "--size", "32", "--every", "4"]
+    output = tmp_path_factory.mktemp("refinement")
+    return ["--scenes", str(DEMO), "--protocol", "demo", *times, *words, "-o", str(output)], output
+
+
+def test_curves_run_forward_from_the_network(line, capsys):
+    arguments, output = line
+    assert refinement.main(arguments) == 0
+    scene = json.loads((output / "report.json").read_text())["scenes"]["demo"]
+    network, refined = scene["network"], scene["refined"]
+    assert refined[0] == network[0] and len(refined) >= 3
+    for curve in (refined, scene["scratch"]):
+        seconds = [point["seconds"] for point in curve]
+        assert seconds == sorted(seconds)
+    assert refined[-1]["steps"] == 12 and scene["verdict"]["choice"] == "fitted"
+    assert scene["verdict"]["corrected"] is not None and len(scene["verdict"]["views"]) == 3
+    assert 1 <= scene["scratch"][-1]["seconds"] < 10
+    assert (output / "curves.png").is_file() and "dB" in (output / "report.md").read_text()
+    assert mean_curves({"demo": scene})["network"][0]["psnr"] == pytest.approx(network[0]["psnr"])
+
+
+def test_the_same_command_goes_on_and_another_task_is_refused(line, capsys):
+    arguments, output = line
+    before = (output / "scenes/demo.json").stat().st_mtime_ns
+    assert refinement.main(arguments) == 0
+    assert (output / "scenes/demo.json").stat().st_mtime_ns == before
+    assert refinement.main([*arguments, "--set", "steps=13"]) == 2
+    assert "error" in capsys.readouterr().err
