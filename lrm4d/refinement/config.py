@@ -79,7 +79,7 @@ class RefinementConfig:
     corrector: str = "nano"
     held_back: int = 3
     trial_steps: int = 120
-    margin: float = 0.3
+    margin: float = 0.8
     steps: int = 300
     views: int = 12
     prior_views: int = 8
