@@ -6,6 +6,7 @@ import pytest
 from moving_scene import make_gaussians, write_moving_scene
 
 from lrm4d.cli import run
+from lrm4d.cli.reconstruct import DEMO_SCENE
 from lrm4d.gaussians4d import Gaussians4D
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -47,3 +48,13 @@ def test_an_unknown_setting_is_named(tmp_path, capsys, scene):
     line = ["refine", "--views", scene, "-o", tmp_path / "out", "--set", "node=3"]
     assert run([str(word) for word in line]) == 2
     assert "node" in capsys.readouterr().err
+
+
+def test_reconstruct_corrects_what_the_network_made(tmp_path, capsys):
+    line = ["reconstruct", str(DEMO_SCENE), "--protocol", "demo", "--size", "64", "--no-video", "--json"]
+    reports = []
+    for option in ([], ["--correct"]):
+        assert run([*line, *option, "-o", str(tmp_path / f"out{len(option)}")]) == 0
+        reports.append(json.loads(capsys.readouterr().out))
+    alone, corrected = (report["scores"]["psnr"] for report in reports)
+    assert corrected > alone + 0.1 and "refine" in reports[1]["seconds"]
