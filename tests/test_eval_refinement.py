@@ -1,14 +1,13 @@
 """eval.refinement: its curves, its report and its going on, on the scene that comes with lrm4d."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 from eval import refinement
 from eval.refinement_report import mean_curves
+from lrm4d.cli.reconstruct import DEMO_SCENE
 
-DEMO = Path(__file__).parent.parent / "lrm4d/scenes/demo"
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -19,7 +18,7 @@ def line(tmp_path_factory):
     words = [word for setting in settings for word in ("--set", setting)]
     times = ["--seconds", "20", "--scratch-seconds", "1", "--size", "32", "--every", "4"]
     output = tmp_path_factory.mktemp("refinement")
-    return ["--scenes", str(DEMO), "--protocol", "demo", *times, *words, "-o", str(output)], output
+    return ["--scenes", str(DEMO_SCENE), "--protocol", "demo", *times, *words, "-o", str(output)], output
 
 
 def test_curves_run_forward_from_the_network(line, capsys):

@@ -65,9 +65,8 @@ def judge(
         verdict.corrected = score(corrected, judges)
         start = corrected if verdict.choose(config.margin) == "corrected" else start
     if config.trial_steps:
-        refiner = Refiner(start, rest, trial_config(config))
-        refine(refiner, seconds)
-        verdict.fitted = score(refiner.result(), judges)
+        fitted = refine(Refiner(start, rest, trial_config(config)), seconds)
+        verdict.fitted = score(fitted, judges)
     return verdict
 
 
