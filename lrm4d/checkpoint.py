@@ -67,3 +67,22 @@ def read_json(path: str | Path) -> dict:
         raise ValueError(f"{path}: no such file.") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid JSON ({error}).") from error
+
+
+def find_network(name: str, shipped: Path, kind: str) -> Path:
+    """The folder of a network's config.json and weights: in `shipped` by name, a folder, or fetched by a hub id.
+
+    ValueError says what there is; kind: what to call it there.
+    """
+    for folder in (shipped / name, Path(name)):
+        if (folder / "config.json").is_file():
+            return folder
+    if name.count("/") == 1 and not Path(name).exists():
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(name, allow_patterns=["config.json", "model.safetensors"]))
+    there = sorted(path.parent.name for path in shipped.glob("*/config.json"))
+    raise ValueError(
+        f"no {kind} called {name!r}: give one of {', '.join(there) or 'none shipped'}, "
+        "a folder with config.json and model.safetensors, or a hub id owner/name."
+    )

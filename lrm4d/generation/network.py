@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lrm4d.cameras import Cameras, plucker_rays
-from lrm4d.checkpoint import read_json, read_safetensors, write_safetensors, write_text
+from lrm4d.checkpoint import find_network, read_json, read_safetensors, write_safetensors, write_text
 from lrm4d.config import make_config
 from lrm4d.generation.flow import condition_warp, warp_noise_level
 from lrm4d.generation.layout import TokenLayout
@@ -190,7 +190,7 @@ def load_network(name_or_folder: str | Path) -> InpaintingNetwork:
 
     Float32 on the CPU, in evaluation mode. ValueError says what was found where, and what there is.
     """
-    folder = _find(str(name_or_folder))
+    folder = find_network(str(name_or_folder), SHIPPED, "inpainter")
     network = InpaintingNetwork(make_config(NanoConfig, read_json(folder / "config.json")))
     weights = {name: value.float() for name, value in read_safetensors(folder / "model.safetensors")[0].items()}
     own = network.state_dict()
@@ -205,18 +205,3 @@ def load_network(name_or_folder: str | Path) -> InpaintingNetwork:
         )
     network.load_state_dict(weights)
     return network.eval()
-
-
-def _find(name: str) -> Path:
-    for folder in (SHIPPED / name, Path(name)):
-        if (folder / "config.json").is_file():
-            return folder
-    if name.count("/") == 1 and not Path(name).exists():
-        from huggingface_hub import snapshot_download
-
-        return Path(snapshot_download(name, allow_patterns=["config.json", "model.safetensors"]))
-    shipped = sorted(path.parent.name for path in SHIPPED.glob("*/config.json"))
-    raise ValueError(
-        f"no inpainter called {name!r}: give one of {', '.join(shipped) or 'none shipped'}, "
-        "a folder with config.json and model.safetensors, or a hub id owner/name."
-    )

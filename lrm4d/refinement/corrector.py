@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from lrm4d.checkpoint import read_json, read_safetensors, write_safetensors, write_text
+from lrm4d.checkpoint import find_network, read_json, read_safetensors, write_safetensors, write_text
 from lrm4d.config import make_config
 from lrm4d.gaussians3d import Gaussians3D
 from lrm4d.gaussians4d import Gaussians4D, to_model_time
@@ -231,20 +231,11 @@ def save_corrector(corrector: Corrector, folder: str | Path) -> None:
 
 
 def load_corrector(name_or_folder: str | Path) -> Corrector:
-    """A corrector by the name of shipped weights or from a folder; on the CPU, in evaluation mode.
+    """A corrector by the name of shipped weights, from a folder or a hub id; on the CPU, in evaluation mode.
 
     ValueError says what was found where, and what there is.
     """
-    name = str(name_or_folder)
-    for folder in (SHIPPED / name, Path(name)):
-        if (folder / "config.json").is_file():
-            break
-    else:
-        shipped = sorted(path.parent.name for path in SHIPPED.glob("*/config.json"))
-        raise ValueError(
-            f"no corrector called {name!r}: give one of {', '.join(shipped) or 'none shipped'}, or a folder with "
-            "config.json and model.safetensors."
-        )
+    folder = find_network(str(name_or_folder), SHIPPED, "corrector")
     corrector = Corrector(make_config(CorrectorConfig, read_json(folder / "config.json")))
     try:
         corrector.load_state_dict(read_safetensors(folder / "model.safetensors")[0])
