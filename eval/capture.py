@@ -252,11 +252,11 @@ def judge(
 
 
 def refined(model: str, device: str, steps: int) -> Predictor:
-    """The network's scene, refined on the inputs for so many steps; never worse on inputs that are held back."""
+    """The network's scene, refined on the inputs for so many steps."""
     reconstructor = Reconstructor.from_pretrained(model, device)
 
     def predict(inputs: Views, cameras: Cameras, times: Tensor) -> Tensor:
-        job = Refinement(RefinementConfig(steps=steps), seconds=None, make_start=reconstructor.reconstruct)
+        job = Refinement(RefinementConfig(steps=steps), seconds=None)
         scene = job(reconstructor.reconstruct(inputs), inputs)
         return to_bytes(reconstructor.render(scene, cameras, times)).float() / 255
 

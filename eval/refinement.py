@@ -26,10 +26,10 @@ from lrm4d.config import make_config
 from lrm4d.gaussians4d import Gaussians4D
 from lrm4d.reconstruction.reconstructor import Reconstructor, render_frames
 from lrm4d.refinement.config import SCRATCH_STEPS, RefinementConfig, plain
-from lrm4d.refinement.job import TRIAL_SHARE, Correction
+from lrm4d.refinement.blending import blend
+from lrm4d.refinement.job import correct
 from lrm4d.refinement.refiner import Refiner
 from lrm4d.refinement.starts import HULL_GAUSSIANS, start_in_hull
-from lrm4d.refinement.trial import judge
 from lrm4d.scenes import load_scene
 from lrm4d.video import to_bytes
 from lrm4d.views import Views
@@ -83,35 +83,30 @@ def measure_scene(folder: Path, task: Task, reconstructor: Reconstructor, advanc
     alone = score(start, truth) | {"seconds": clock.spent}
     advance(f"{folder.name} network")
     config = make_config(RefinementConfig, task.settings)
-    correction = Correction(config.corrector) if config.corrector else None
-    refined = [alone]
     with clock:
-        corrected = start if correction is None else correction(start, views)
-    if correction is not None:
-        refined.append(score(corrected, truth) | {"seconds": clock.spent})
+        corrected = correct(start, views, config)
+    refined = [alone, score(corrected, truth) | {"seconds": clock.spent}]
     with clock:
-        limit = None if task.clock == "processor" else TRIAL_SHARE * task.seconds
-        verdict = judge(views, config, reconstructor.reconstruct, correction, limit)
-    choice = verdict.choose(config.margin)
-    if choice == "fitted":
-        refined += follow(Refiner(corrected, views, config), truth, clock, task.seconds)
-    else:
-        refined.append((alone if choice == "start" else refined[1]) | {"seconds": clock.spent})
+        refiner = Refiner(corrected, views, config)
+    refined += follow(refiner, truth, clock, task.seconds, lambda fitted: blend((corrected, fitted), config.shares))
     advance(f"{folder.name} refined")
     clock = Clock(task)
     with clock:
         hull = start_in_hull(views, HULL_GAUSSIANS, torch.Generator().manual_seed(config.seed))
         splatting = plain(RefinementConfig(steps=SCRATCH_STEPS))
         plain_refiner = Refiner(hull, views, make_config(RefinementConfig, asdict(splatting)))
-    scratch = follow(plain_refiner, truth, clock, task.scratch_seconds)
+    scratch = follow(plain_refiner, truth, clock, task.scratch_seconds, lambda fitted: fitted)
     advance(f"{folder.name} scratch")
-    said = asdict(verdict) | {"choice": choice}
-    return {"network": [alone], "refined": refined, "scratch": scratch, "verdict": said}
+    return {"network": [alone], "refined": refined, "scratch": scratch}
 
 
-def follow(refiner: Refiner, truth: Views, clock: Clock, seconds: float) -> list[Scores]:
-    """Take a refiner to the end of the time and score it on the way; the result's file, in half precision, is what is
-    scored."""
+def follow(
+    refiner: Refiner, truth: Views, clock: Clock, seconds: float, finish: Callable[[Gaussians4D], Gaussians4D]
+) -> list[Scores]:
+    """Take a refiner to the end of the time and score it on the way.
+
+    The last two are the fit and what `finish` makes of it, each scored as its file, in half precision.
+    """
     points: list[Scores] = []
     began = clock.spent
     marks = [began + mark * (seconds - began) for mark in MARKS]
@@ -129,7 +124,10 @@ def follow(refiner: Refiner, truth: Views, clock: Clock, seconds: float) -> list
                 pictures = [refiner.fit.render(v.cameras, v.times) for v in _runs(truth)]
             points.append(_score(torch.cat(pictures), truth) | {"seconds": clock.spent})
     with clock:
-        scene = refiner.result()
+        fitted = refiner.result()
+    points.append(score(fitted, truth) | {"seconds": clock.spent, "gaussians": len(fitted)})
+    with clock:
+        scene = finish(fitted)
     points.append(score(scene, truth) | {"seconds": clock.spent, "gaussians": len(scene), "steps": refiner.steps_done})
     return points
 

@@ -13,7 +13,6 @@ NAMES = {
     "scratch": "4D Gaussian splatting from scratch",
 }
 COLORS = {"network": "#888888", "refined": "#c0392b", "scratch": "#2c6fbb"}
-HELD_BACK = ("start", "corrected", "fitted")
 HIGHLIGHT = 2.0
 """Decibels that a refinement should add."""
 
@@ -41,18 +40,15 @@ def to_markdown(scenes: Mapping[str, dict], notes: Mapping[str, Any]) -> str:
         ]
     lines += ["", "## PSNR / PSNR object of each scene at the end", ""]
     lines += [
-        "| scene | network | refined | gain | held back: start | corrected | trial | from scratch |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| scene | network | corrected | fitted | both blended | gain | from scratch |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, scene in scenes.items():
         network, refined, scratch = (scene[curve][-1] for curve in NAMES)
-        verdict = scene["verdict"]
-        held = [f"{verdict[key]:.2f}" if verdict[key] is not None else "" for key in HELD_BACK]
-        kept = "" if verdict["choice"] == "fitted" else f" ({verdict['choice']} kept)"
-        lines.append(
-            f"| {name} | {_pair(network)} | {_pair(refined)} | {refined['psnr'] - network['psnr']:+.2f}{kept} | "
-            f"{' | '.join(held)} | {_pair(scratch)} |"
-        )
+        corrected, fitted = scene["refined"][1], scene["refined"][-2]
+        columns = [_pair(point) for point in (network, corrected, fitted, refined)]
+        gain = f"{refined['psnr'] - network['psnr']:+.2f}"
+        lines.append(f"| {' | '.join([name, *columns, gain, _pair(scratch)])} |")
     return "\n".join(lines) + "\n"
 
 

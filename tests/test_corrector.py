@@ -17,6 +17,7 @@ from lrm4d.refinement.corrector import (
     ask_pictures,
     load_corrector,
     mean_over_cells,
+    moments_of,
     save_corrector,
 )
 from lrm4d.refinement.deforming import start_free
@@ -38,17 +39,19 @@ def quality(scene: Gaussians4D, views: Views) -> float:
     return psnr(scene.render(views.cameras, views.times, white).image, views.composite(white)).mean().item()
 
 
-def test_demands_summed_over_pictures_are_the_gradients_of_the_whole_error():
+def test_demands_summed_over_pictures_are_the_gradients_of_the_whole_error(monkeypatch):
+    monkeypatch.setattr("lrm4d.refinement.corrector.FAINTEST", 0.0)
     views, state = make_views(6), start_free(spoiled())
     owners, gradients, gaps = ask_pictures(state, views, 0.3, False)
-    leaves = {name: state.gaussians[name].clone().requires_grad_() for name in ("means", "opacity_logits", "colors")}
+    names = ("means", "opacity_logits", "colors", "velocities", "time_means", "log_time_deviations")
+    leaves = {name: state.gaussians[name].clone().requires_grad_() for name in names}
     sliced = replace(state, gaussians={**state.gaussians, **leaves}).slice_at(to_model_time(views.times))
     drawn = draw_slices(sliced, views.cameras, 0.3, False)
     white = torch.ones(6, 3)
     error = (drawn.on(white) - views.composite(white[0])).square().sum()
     error = error + (drawn.alphas - views.alphas).square().sum()
     error.backward()
-    scale = (views.footprint() / FOOTPRINT) ** 2
+    scale = views.footprint() / FOOTPRINT
     sums = torch.zeros(60, gradients.shape[1]).index_add(0, owners, gradients) / scale
     sizes = state.gaussians["log_scales"].mean(-1, keepdim=True).exp()
     torch.testing.assert_close(sums[:, :3], sizes * leaves["means"].grad, rtol=1e-3, atol=1e-4)
@@ -56,7 +59,23 @@ def test_demands_summed_over_pictures_are_the_gradients_of_the_whole_error():
     # d/d log(opacity) = (d/d logit) / (1 - opacity)
     opacities = torch.sigmoid(state.gaussians["opacity_logits"])
     torch.testing.assert_close(sums[:, 4], leaves["opacity_logits"].grad / (1 - opacities), rtol=1e-3, atol=1e-3)
-    assert gradients.shape[1] == 8 * (1 + len(COARSER)) and gaps.abs().max() < 10
+    assert gradients.shape[1] == 8 * (1 + len(COARSER))
+    moments = moments_of(gradients, gaps)
+    course = torch.zeros(60, moments.shape[1]).index_add(0, owners, moments) / scale
+    durations = state.gaussians["log_time_deviations"].exp()
+    velocity = leaves["velocities"].grad * sizes / durations[:, None]
+    torch.testing.assert_close(course[:, :3], velocity, rtol=1e-3, atol=1e-3)
+    # The time's gradient is that of the opacity, and that of the place, which goes against the velocity.
+    place = (state.gaussians["velocities"] * leaves["means"].grad).sum(-1)
+    torch.testing.assert_close(course[:, 3] / durations - place, leaves["time_means"].grad, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(course[:, 4], leaves["log_time_deviations"].grad, rtol=1e-3, atol=1e-3)
+
+
+def test_the_faint_are_not_asked(monkeypatch):
+    views, state = make_views(6), start_free(spoiled())
+    state.gaussians["opacity_logits"][:10] = -8.0
+    owners = ask_pictures(state, views, 0.3, False).gaussians
+    assert owners.min() >= 10 and set(owners.tolist()) == set(range(10, 60))
 
 
 def test_pictures_may_be_asked_in_runs(monkeypatch):

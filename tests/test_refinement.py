@@ -1,4 +1,4 @@
-"""Refinement: schedules, density, the loop, its verdict and its resumption."""
+"""Refinement: schedules, density, the loop, its blend and its resumption."""
 
 from dataclasses import replace
 
@@ -8,6 +8,7 @@ from moving_scene import make_gaussians, make_views
 
 from lrm4d.gaussians4d import Gaussians4D
 from lrm4d.metrics import psnr
+from lrm4d.refinement.blending import blend
 from lrm4d.refinement.config import (
     Density,
     Rates,
@@ -27,7 +28,6 @@ from lrm4d.refinement.objective import Pictures, agreement_loss, picture_loss, s
 from lrm4d.refinement.optimizer import Adam
 from lrm4d.refinement.refiner import Refiner, refine
 from lrm4d.refinement.starts import start_in_hull
-from lrm4d.refinement.trial import Verdict, held_back
 from lrm4d.views import Views
 
 SMALL = RefinementConfig(
@@ -37,7 +37,6 @@ SMALL = RefinementConfig(
     coarse_nodes=2,
     knots=6,
     count=60,
-    held_back=0,
     density=Density(every=5, budget=70),
 )
 
@@ -63,12 +62,6 @@ def test_schedules_have_their_closed_forms():
     assert reach_at(0.4, 0.0) == pytest.approx(0.08) and reach_at(0.4, 0.2) == pytest.approx(0.54)
     assert reach_at(0.4, 0.9) == 1 and reach_at(0.0, 0.0) == 1
     assert prior_at(2.0, 1.0) == pytest.approx(0.2)
-
-
-def test_held_back_pictures_are_spread_and_few():
-    assert held_back(24, 3) == [4, 12, 20]
-    assert held_back(7, 3) == [3]
-    assert held_back(3, 2) == [] and held_back(24, 0) == []
 
 
 def test_adam_takes_its_first_step_of_the_rate_and_matches_torch():
@@ -121,52 +114,6 @@ def test_a_refinement_improves_the_scene_within_its_budget():
         assert 60 < len(refiner.fit.deforming) <= 66
 
 
-def spoil(views: Views) -> Gaussians4D:
-    """A maker of starts that are as bad whatever they are made of."""
-    return spoiled()
-
-
-def perfect(views: Views) -> Gaussians4D:
-    return make_gaussians()
-
-
-def test_a_perfect_start_is_kept():
-    views = make_views(12)
-    config = replace(SMALL, held_back=3, rates=Rates(colors=0.5, means=0.1), trial_steps=12)
-    refinement = Refinement(config, None, perfect)
-    result = refinement(make_gaussians(), views)
-    said = refinement.report["held_back"]
-    assert said["choice"] == "start" and said["fitted"] < said["start"] and refinement.report["steps"] == 0
-    assert quality(result, views) == quality(make_gaussians(), views)
-
-
-def test_a_bad_start_is_fitted_to_all_pictures_after_the_trial_without_some(monkeypatch):
-    views, seen = make_views(12), []
-    choose = Refiner._choose
-
-    def watch(self, times, *rest):
-        seen.append((self.config.steps, len(times)))
-        return choose(self, times, *rest)
-
-    monkeypatch.setattr(Refiner, "_choose", watch)
-    refinement = Refinement(replace(SMALL, held_back=3, trial_steps=30, weights=Weights(prior=0.0)), None, spoil)
-    result = refinement(spoiled(), views)
-    said = refinement.report["held_back"]
-    assert said["choice"] == "fitted" and said["fitted"] > said["start"] and said["corrected"] is None
-    assert set(seen) == {(30, 9), (SMALL.steps, 12)} and len(said["views"]) == 3
-    assert quality(result, views) > quality(spoiled(), views)
-
-
-def test_the_verdict_is_the_last_that_none_before_beats_by_the_margin():
-    assert Verdict().choose(0.0) == "fitted"
-    assert Verdict([1], 20.0, 21.0, 20.8).choose(0.0) == "corrected"
-    assert Verdict([1], 20.0, 21.0, 20.8).choose(0.3) == "fitted"
-    assert Verdict([1], 21.0, 20.0, 20.5).choose(0.0) == "start"
-    assert Verdict([1], 21.0, 20.8, 20.5).choose(0.3) == "corrected"
-    assert Verdict([1], 20.0, 20.0, None).choose(0.0) == "corrected"
-    assert Verdict([1], 20.0, None, 20.1).choose(0.0) == "fitted"
-
-
 def test_a_corrector_that_makes_the_inputs_worse_is_left_out(tmp_path):
     corrector = Corrector(CorrectorConfig(width=16, pooled=8, latent=4, rounds=1))
     torch.nn.init.constant_(corrector.to_changes.bias, 1.0)
@@ -174,10 +121,9 @@ def test_a_corrector_that_makes_the_inputs_worse_is_left_out(tmp_path):
     views = make_views(12)
     assert quality(corrector.correct(make_gaussians(), views), views) < 30
     assert torch.equal(Correction(str(tmp_path))(make_gaussians(), views).colors, make_gaussians().colors)
-    config = replace(SMALL, corrector=str(tmp_path), held_back=3, trial_steps=0)
-    refinement = Refinement(config, None, perfect)
+    refinement = Refinement(replace(SMALL, corrector=str(tmp_path), shares=(1.0, 0.0)), None)
     result = refinement(make_gaussians(), views)
-    assert refinement.report["steps"] == 0
+    assert not refinement.report["corrected"]
     assert torch.equal(result.colors, make_gaussians().colors)
 
 
@@ -219,39 +165,48 @@ def test_seconds_bound_the_refinement_and_the_state_is_removed_at_the_end(tmp_pa
     assert not state.exists()
 
 
-def test_the_start_made_without_the_held_back_pictures_is_the_one_judged():
-    views = make_views(12)
-    asked = []
-
-    def make_start(rest: Views) -> Gaussians4D:
-        asked.append(len(rest))
-        return spoiled()
-
-    refinement = Refinement(replace(SMALL, held_back=3, trial_steps=0), None, make_start)
-    refinement(make_gaussians(), views)
-    judges = views[held_back(12, 3)]
-    white = torch.ones(3)
-    half = judges.resize(judges.cameras.width // 2, judges.cameras.height // 2)
-    drawn = spoiled().render(half.cameras, half.times, white).image
-    assert asked == [9]
-    assert refinement.report["held_back"]["start"] == pytest.approx(psnr(drawn, half.composite(white)).mean().item())
+def test_a_refinement_is_the_blend_of_its_start_and_its_fit():
+    views, start = make_views(8), spoiled()
+    refinement = Refinement(replace(SMALL, shares=(0.2, 0.7)), None)
+    fitted = refine(Refiner(start, views, refinement.config))
+    expected, result = blend((start, fitted), (0.2, 0.7)), refinement(start, views)
+    for name, value in expected.tensors().items():
+        assert torch.equal(value, result.tensors()[name]), name
+    assert refinement.report["gaussians"] == len(start) + len(fitted)
 
 
-def test_a_stopped_fit_keeps_its_verdict(tmp_path):
-    """What was judged before the stop is in the state: nothing is made or judged again."""
-    views, state = make_views(8), tmp_path / "state.safetensors"
-    config = replace(SMALL, held_back=2, trial_steps=4)
-    stopped = Refiner(spoiled(), views, config)
-    stopped.step(0.0)
-    stopped.judged = {"views": [2, 6], "start": 10.0, "corrected": None, "fitted": 11.0}
-    stopped.save(state)
+def test_a_scene_blended_with_itself_is_as_dense_as_before():
+    """Of single Gaussians in the middle; in pictures where opacities are small, as a Gaussian's edge is."""
+    views, scene = make_views(6), make_gaussians()
+    half = blend((scene,), (0.5,))
+    torch.testing.assert_close((1 - half.opacities).square(), 1 - scene.opacities)
+    scene, black = replace(scene, opacities=0.1 * scene.opacities), torch.zeros(3)
+    alone = scene.render(views.cameras, views.times, black)
+    both = blend((scene, scene, scene), (0.3, 0.7, 0.0)).render(views.cameras, views.times, black)
+    torch.testing.assert_close(both.alpha, alone.alpha, rtol=0, atol=0.03)
 
-    def refuse(_: Views) -> Gaussians4D:
-        raise AssertionError("asked again")
 
-    refinement = Refinement(config, None, refuse, state=state)
-    refinement(spoiled(), views)
-    assert refinement.report["held_back"]["fitted"] == 11.0 and refinement.report["steps"] == config.steps
+def test_the_blend_of_two_wrong_scenes_is_better_than_each():
+    """Errors that have nothing to do with each other cancel: half their squares is left where opacities are small."""
+    views = make_views(8)
+    scenes = []
+    for seed in (1, 2):
+        noise = torch.randn(60, 3, generator=torch.Generator().manual_seed(seed))
+        scene = make_gaussians()
+        scenes.append(replace(scene, colors=scene.colors + 0.3 * noise))
+    apart = [quality(scene, views) for scene in scenes]
+    assert quality(blend(scenes, (0.5, 0.5)), views) > max(apart) + 0.8
+
+
+@pytest.mark.parametrize(("shares", "said"), [((0.0, 0.0), "not all 0"), ((1.0,), "one share"), ((1.0, -1.0), ">= 0")])
+def test_shares_that_make_no_scene_are_refused(shares, said):
+    with pytest.raises(ValueError, match=said):
+        blend((make_gaussians(), make_gaussians()), shares)
+
+
+def test_scenes_that_are_filtered_differently_do_not_blend():
+    with pytest.raises(ValueError, match="low_pass"):
+        blend((make_gaussians(), replace(make_gaussians(), low_pass=0.7)), (0.5, 0.5))
 
 
 def test_exposure_finds_a_known_gain():

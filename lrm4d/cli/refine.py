@@ -42,7 +42,6 @@ def refine(
     ] = None,
     seconds: Annotated[float, typer.Option(min=1, help="How long at most.")] = 30.0,
     size: Annotated[int | None, typer.Option(help="Resize the inputs: pixels of the longer side.")] = None,
-    model: Annotated[str | None, typer.Option(help="What made the scene, as the scene says unless given.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE of the refinement.")] = None,
     video: Annotated[bool, typer.Option(help="Write orbit.mp4 too.")] = True,
     device: Device = "auto",
@@ -50,8 +49,8 @@ def refine(
 ) -> None:
     """Fit a 4D scene to the pictures that it was made of; render and score the targets.
 
-    Writes what `lrm4d reconstruct` writes, and OUTPUT/refinement.json. A trial holds some pictures back to judge by:
-    if the scene as it was shows them better, it is kept.
+    Writes what `lrm4d reconstruct` writes, and OUTPUT/refinement.json. The result is a blend of the fit and of what it
+    set out from; --set "shares=[0, 1]" is the fit alone.
     """
     from lrm4d.checkpoint import write_text
     from lrm4d.pipeline import choose_frames, read_inputs, reconstruct_scene
@@ -63,10 +62,10 @@ def refine(
     config = make_refinement_config(settings, scratch=scene is None)
     state = output / "refinement.safetensors"
     if scene is None:
-        start, make_start, name = _start_in_hull(read_inputs(loaded, choice.inputs, size), device), None, "scratch"
+        start, name = _start_in_hull(read_inputs(loaded, choice.inputs, size), device), "scratch"
     else:
-        start, make_start, name = _load_start(scene, model, device)
-    refinement = Refinement(config, seconds, make_start, state=state)
+        start, name = _load_start(scene, device)
+    refinement = Refinement(config, seconds, state=state)
     with Bars() as bars:
         given = GivenScene(start)
         report = reconstruct_scene(given, loaded, choice, output, name, size, video, bars, refine=refinement)
@@ -91,13 +90,8 @@ def make_refinement_config(settings: list[str] | None, scratch: bool) -> "Refine
 
 def describe(report: dict) -> str:
     """What a refinement did, in a line."""
-    verdict = report["held_back"]
-    said = f"{report['steps']} steps in {report['seconds']:.1f} s"
-    if verdict["start"] is None:
-        return f"{said}; no pictures were held back, so nothing has judged it"
-    scores = [f"{name} {verdict[name]:.2f}" for name in ("start", "corrected", "fitted") if verdict[name] is not None]
-    compared = f"on the {len(verdict['views'])} pictures held back: {', '.join(scores)} dB"
-    return f"{said}; {compared}" + ("" if verdict["choice"] == "fitted" else f"; {verdict['choice']} is kept")
+    corrected = "corrected, " if report["corrected"] else ""
+    return f"{corrected}{report['steps']} steps in {report['seconds']:.1f} s; {report['gaussians']} Gaussians"
 
 
 def _start_in_hull(views, device: str):
@@ -109,17 +103,11 @@ def _start_in_hull(views, device: str):
     return start_in_hull(views, HULL_GAUSSIANS, torch.Generator().manual_seed(0)).to(choose_device(device))
 
 
-def _load_start(scene: Path, model: str | None, device: str):
-    """The scene, what made it (None if nothing here did), and its name."""
+def _load_start(scene: Path, device: str):
+    """The scene and the name of what made it."""
     from lrm4d.gaussians4d import Gaussians4D, load_extra
-    from lrm4d.reconstruction.reconstructor import Reconstructor, choose_device
+    from lrm4d.reconstruction.reconstructor import choose_device
 
     file = find_scene(scene)
-    name = model or load_extra(file).get("model") or ""
-    start = Gaussians4D.load(file).to(choose_device(device))
-    try:
-        return start, Reconstructor.from_pretrained(name, device).reconstruct, name
-    except ValueError:
-        if model:
-            raise
-        return start, None, name or file.parent.name
+    name = load_extra(file).get("model") or file.parent.name
+    return Gaussians4D.load(file).to(choose_device(device)), name

@@ -73,7 +73,7 @@ def video_to_4d(
     maker = load_maker(preset, overrides, inpainter, lora, device, **sampling)
     reconstructor = Reconstructor.from_pretrained(model, device)
     state = output / "refinement.safetensors"
-    refinement = Refinement(seconds=refine, make_start=reconstructor.reconstruct, state=state) if refine else None
+    refinement = Refinement(seconds=refine, state=state) if refine else None
     with Bars() as bars:
         made = run_chain(
             *(video, output, maker, reconstructor, order, model, device, refinement),

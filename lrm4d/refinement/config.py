@@ -63,10 +63,8 @@ class Density:
 class RefinementConfig:
     """How a scene is refined.
 
-    corrector: weights by name or folder of the learned corrections that come first, "" for none. trial_steps: of a
-    fit at half the size, with half the pictures a step, without `held_back` of the pictures, by which these judge
-    whether to fit at all: where what the fit set out from shows them better by more than `margin` dB, it is kept; so
-    for the corrector.
+    corrector: weights by name or folder of the learned corrections that come first, "" for none. shares: of what the
+    fit set out from and of the fit in the scene that comes of both, see blending.py; (0, 1) is the fit alone.
     steps: of the whole, fewer where seconds end it sooner; more of them fit the few pictures better, and what no
     picture shows worse. views, prior_views: pictures a step. nodes: paths of the shared motion, 0 for none: every
     Gaussian on its own, plain 4D Gaussian splatting. coarse_nodes: what the nodes hang on.
@@ -77,9 +75,7 @@ class RefinementConfig:
     """
 
     corrector: str = "nano"
-    held_back: int = 3
-    trial_steps: int = 120
-    margin: float = 0.8
+    shares: tuple[float, float] = (0.3, 0.5)
     steps: int = 300
     views: int = 12
     prior_views: int = 8
@@ -101,6 +97,8 @@ class RefinementConfig:
         for name in ("steps", "views", "knots", "count"):
             if getattr(self, name) < 1:
                 raise ValueError(f"refinement: {name} {getattr(self, name)}; expected at least 1.")
+        if min(self.shares) < 0 or max(self.shares) == 0:
+            raise ValueError(f"refinement: shares {self.shares}; expected two numbers >= 0, one above it.")
         if self.knots < 2:
             raise ValueError(f"refinement: knots {self.knots}; a path has at least 2.")
 
@@ -110,14 +108,14 @@ SCRATCH_STEPS = 30_000
 
 
 def plain(config: RefinementConfig) -> RefinementConfig:
-    """4D Gaussian splatting as it is known: no corrector, no shared motion, no prior; times, durations, velocities are
-    learned."""
+    """4D Gaussian splatting as it is known: no corrector, no shared motion, no prior, no blend; times, durations,
+    velocities are learned."""
     rates = replace(config.rates, time_means=2e-3, log_time_deviations=1e-2, velocities=1e-2)
     density = replace(config.density, budget=60_000)
     return replace(
         config,
         corrector="",
-        held_back=0,
+        shares=(0.0, 1.0),
         nodes=0,
         prior_views=0,
         views=4,

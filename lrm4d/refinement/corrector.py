@@ -15,12 +15,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import gelu
+from torch.utils.checkpoint import checkpoint
 
 from lrm4d.checkpoint import find_network, read_json, read_safetensors, write_safetensors, write_text
 from lrm4d.config import make_config
 from lrm4d.gaussians3d import Gaussians3D
 from lrm4d.gaussians4d import Gaussians4D, to_model_time
-from lrm4d.rasterizer.rendering import MIN_ALPHA
 from lrm4d.refinement.deforming import Deforming, start_free
 from lrm4d.refinement.fit import draw_slices
 from lrm4d.refinement.moving import from_moving
@@ -37,13 +37,21 @@ CHANGES = (3, 3, 1, 3, 1, 1, 3)
 STEPS = (0.5, 0.2, 0.5, 0.2, 0.1, 0.2, 0.3)
 """What 1 from the network means in each: of places and velocities in the Gaussian's own size, of times in its own
 duration."""
+MOMENTS = 5 * (1 + len(COARSER))
+"""What the same demands come to on a Gaussian's course in time: velocity 3, time 1, duration 1."""
 KNOWN = 12
 FOOTPRINT = 0.04
-"""A pixel's width that demands are scaled to, world units: the same object in more pixels asks for no more."""
+"""A pixel's width that demands are scaled to, world units: finer pictures of an object have more pixels and more
+Gaussians, so that each Gaussian is asked for as much; but they move it by more pixels."""
+FAINTEST = 0.02
+"""Opacity at a picture's time below which a Gaussian is not asked."""
 CHUNK_BYTES, SLICED_BYTES = 2**29, 4 * 13 * 4
 """Memory that asking takes, about: of a Gaussian in a picture 13 numbers, sliced, their copies and gradients."""
 CELLS = ((0.08, 0.2), (0.25, 0.5))
 """Sides of the cells, world units and model time, whose Gaussians learn what is asked of them together."""
+FARTHEST = 2**14
+"""Cells are numbered so far from the middle; what is farther joins the last."""
+PLACE_VALUES = [(2 * FARTHEST) ** axis for axis in range(4)]
 SMALLEST, LARGEST, LONGEST = -10.0, 0.0, 1.5
 """Logarithms of sizes and durations stay between."""
 
@@ -88,7 +96,7 @@ def _ask_run(scene: Deforming, views: Views, low_pass: float, compensate: bool) 
     with torch.no_grad():
         sliced = scene.slice_at(moments)
     leaves = Gaussians3D(*(value.detach().clone().requires_grad_() for value in vars(sliced).values()))
-    pairs = (leaves.opacities.flatten() > MIN_ALPHA).nonzero()[:, 0]
+    pairs = (leaves.opacities.flatten() > FAINTEST).nonzero()[:, 0]
     owners = pairs % len(scene)
     sizes = scene.gaussians["log_scales"].detach().mean(-1).exp()[owners, None]
     asked = []
@@ -99,7 +107,7 @@ def _ask_run(scene: Deforming, views: Views, low_pass: float, compensate: bool) 
         means, covariances, opacities, colors = (value.flatten(0, 1)[pairs] for value in vars(gradients).values())
         shape, alpha = leaves.covariances.detach().flatten(0, 1)[pairs], leaves.opacities.detach().flatten()[pairs]
         of_sizes = 2 * (covariances * shape).sum(-1, keepdim=True)
-        scale = (level.footprint() / FOOTPRINT) ** 2
+        scale = (level.footprint() / views.footprint()) ** 2 * views.footprint() / FOOTPRINT
         asked += [scale * part for part in (means * sizes, of_sizes, (opacities * alpha)[:, None], colors)]
     times, durations = scene.gaussians["time_means"].detach(), scene.gaussians["log_time_deviations"].detach().exp()
     gaps = (moments[pairs // len(scene)] - times[owners]) / durations[owners]
@@ -122,7 +130,7 @@ class Corrector(nn.Module):
         super().__init__()
         self.config = config
         self.hear = nn.Linear(2 * DEMANDS + 3, config.pooled)
-        gathered = config.pooled + DEMANDS + 1
+        gathered = config.pooled + DEMANDS + MOMENTS + 1
         self.read = nn.Linear(gathered * (1 + len(CELLS)) + KNOWN + config.latent + 1, config.width)
         self.mix = nn.ModuleList(nn.Linear(config.width, config.width) for _ in range(2))
         self.to_changes = nn.Linear(config.width, sum(CHANGES) + config.latent)
@@ -150,7 +158,8 @@ class Corrector(nn.Module):
     def _change(
         self, state: Deforming, latents: Tensor, demands: Demands, footprint: float, turn: int
     ) -> tuple[Deforming, Tensor]:
-        heard = self._hear(demands, len(state))
+        # What is heard of a million pairs takes gigabytes in training, and little time to hear again.
+        heard = checkpoint(self._hear, demands, len(state), use_reentrant=False, preserve_rng_state=False)
         around = [mean_over_cells(heard, state.gaussians, *cell) for cell in CELLS]
         place = torch.full_like(latents[:, :1], turn / self.config.rounds)
         hidden = gelu(self.read(torch.cat([heard, *around, _describe(state, footprint), latents, place], dim=-1)))
@@ -160,16 +169,27 @@ class Corrector(nn.Module):
         return apply_changes(state, changes), latents + news
 
     def _hear(self, demands: Demands, count: int) -> Float[Tensor, "n gathered"]:
-        """All that is asked of each Gaussian: what the network makes of each demand, summed; the sum of the gradients
-        as it is; from how many pictures it comes."""
+        """All that is asked of each Gaussian: what the network makes of each demand, summed; the gradients of all its
+        numbers; from how many pictures they come."""
         owners, gradients, gaps = demands
         nearness = torch.stack([gaps, torch.exp(-0.5 * gaps.square()), (gaps.abs() < 1e-2).to(gaps)], dim=-1)
         each = torch.cat([torch.asinh(gradients), torch.asinh(30 * gradients), nearness], dim=-1)
         heard = gelu(self.hear(each))
         pooled = heard.new_zeros(count, heard.shape[1]).index_add(0, owners, heard) / 4
-        total = torch.asinh(3 * gradients.new_zeros(count, DEMANDS).index_add(0, owners, gradients))
+        both = torch.cat([gradients, moments_of(gradients, gaps)], dim=-1)
+        total = torch.asinh(3 * both.new_zeros(count, both.shape[1]).index_add(0, owners, both))
         pictures = torch.bincount(owners, minlength=count).to(total)
         return torch.cat([pooled, total, torch.log1p(pictures)[:, None]], dim=-1)
+
+
+def moments_of(gradients: Float[Tensor, "pair demand"], gaps: Float[Tensor, "pair"]) -> Float[Tensor, "pair moment"]:
+    """The part of each demand in the gradients of a Gaussian's velocity, time and log duration, in its own units.
+
+    Its place at a picture's time goes with velocity times gap, the logarithm of its opacity then with -gap^2 / 2.
+    """
+    levels = gradients.unflatten(-1, (-1, 8))
+    place, opacity, gap = levels[..., :3], levels[..., 4:5], gaps[:, None, None]
+    return torch.cat([place * gap, opacity * gap, opacity * gap.square()], dim=-1).flatten(1)
 
 
 def _describe(state: Deforming, footprint: float) -> Float[Tensor, "n 12"]:
@@ -194,7 +214,8 @@ def mean_over_cells(
     """Of each Gaussian the mean over those in its cell of space and time, each by its opacity."""
     with torch.no_grad():
         places = torch.cat([gaussians["means"] / side, gaussians["time_means"][:, None] / duration], dim=1)
-        _, cells = torch.unique(places.floor().long(), dim=0, return_inverse=True)
+        numbers = places.floor().long().clamp(-FARTHEST, FARTHEST - 1) + FARTHEST
+        _, cells = torch.unique(numbers @ numbers.new_tensor(PLACE_VALUES), return_inverse=True)
         weights = torch.sigmoid(gaussians["opacity_logits"])[:, None]
         count = int(cells.max()) + 1 if len(cells) else 0
         sums = weights.new_zeros(count, 1).index_add(0, cells, weights)

@@ -41,7 +41,7 @@ class Refiner:
     ):
         """start: one scene. views: [view], the inputs, generated ones too, each pixel counting by its confidence.
 
-        Everything is done on the start's device. judged: what was found before, kept in its file.
+        Everything is done on the start's device.
         """
         self.start, self.config, self.extra_loss = start, config, extra_loss
         self.views = views.to(start.means)
@@ -49,7 +49,6 @@ class Refiner:
             confidences = torch.ones_like(self.views.alphas)
         self.pictures = Pictures(self.views.images * self.views.alphas, self.views.alphas, confidences.to(start.means))
         self.fit = Fit(start, len(views), config)
-        self.judged: dict = {}
         self.steps_done, self.elapsed = 0, 0.0
         self.footprint = self.views.footprint()
         self.cameras = self.views.cameras
@@ -132,7 +131,6 @@ class Refiner:
             "task": self._task(),
             "steps_done": self.steps_done,
             "elapsed": self.elapsed,
-            "judged": self.judged,
         }
         write_safetensors(path, tensors, {"lrm4d": json.dumps(header)})
 
@@ -147,7 +145,6 @@ class Refiner:
             )
         self.fit.restore({name.removeprefix("fit/"): value for name, value in tensors.items()})
         self.steps_done, self.elapsed = header["steps_done"], header["elapsed"]
-        self.judged = header["judged"]
 
     def _task(self) -> dict:
         """What is refined and how, in JSON: a state of another task does not fit."""
@@ -185,14 +182,6 @@ def refine(
     if progress is not None:
         progress("refine", 1000, 1000)
     return refiner.result()
-
-
-def read_judged(state: str | Path) -> dict | None:
-    """What was found before the refinement whose state lies in a file; None where there is none."""
-    if not Path(state).is_file():
-        return None
-    _, metadata = read_safetensors(state)
-    return json.loads(metadata.get("lrm4d", "{}")).get("judged")
 
 
 def _halve(cameras: Cameras) -> Cameras:
