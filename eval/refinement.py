@@ -26,8 +26,7 @@ from lrm4d.config import make_config
 from lrm4d.gaussians4d import Gaussians4D
 from lrm4d.reconstruction.reconstructor import Reconstructor, render_frames
 from lrm4d.refinement.config import SCRATCH_STEPS, RefinementConfig, plain
-from lrm4d.refinement.blending import blend
-from lrm4d.refinement.job import correct
+from lrm4d.refinement.job import correct, join
 from lrm4d.refinement.refiner import Refiner
 from lrm4d.refinement.starts import HULL_GAUSSIANS, start_in_hull
 from lrm4d.scenes import load_scene
@@ -88,24 +87,22 @@ def measure_scene(folder: Path, task: Task, reconstructor: Reconstructor, advanc
     refined = [alone, score(corrected, truth) | {"seconds": clock.spent}]
     with clock:
         refiner = Refiner(corrected, views, config)
-    refined += follow(refiner, truth, clock, task.seconds, lambda fitted: blend((corrected, fitted), config.shares))
+    refined += follow(refiner, truth, clock, task.seconds)
     advance(f"{folder.name} refined")
     clock = Clock(task)
     with clock:
         hull = start_in_hull(views, HULL_GAUSSIANS, torch.Generator().manual_seed(config.seed))
         splatting = plain(RefinementConfig(steps=SCRATCH_STEPS))
         plain_refiner = Refiner(hull, views, make_config(RefinementConfig, asdict(splatting)))
-    scratch = follow(plain_refiner, truth, clock, task.scratch_seconds, lambda fitted: fitted)
+    scratch = follow(plain_refiner, truth, clock, task.scratch_seconds)
     advance(f"{folder.name} scratch")
     return {"network": [alone], "refined": refined, "scratch": scratch}
 
 
-def follow(
-    refiner: Refiner, truth: Views, clock: Clock, seconds: float, finish: Callable[[Gaussians4D], Gaussians4D]
-) -> list[Scores]:
+def follow(refiner: Refiner, truth: Views, clock: Clock, seconds: float) -> list[Scores]:
     """Take a refiner to the end of the time and score it on the way.
 
-    The last two are the fit and what `finish` makes of it, each scored as its file, in half precision.
+    The last two are the fit and the blend of it and what it set out from, each scored as its file, in half precision.
     """
     points: list[Scores] = []
     began = clock.spent
@@ -127,7 +124,7 @@ def follow(
         fitted = refiner.result()
     points.append(score(fitted, truth) | {"seconds": clock.spent, "gaussians": len(fitted)})
     with clock:
-        scene = finish(fitted)
+        scene = join(refiner, fitted)
     points.append(score(scene, truth) | {"seconds": clock.spent, "gaussians": len(scene), "steps": refiner.steps_done})
     return points
 

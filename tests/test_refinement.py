@@ -165,6 +165,13 @@ def test_seconds_bound_the_refinement_and_the_state_is_removed_at_the_end(tmp_pa
     assert not state.exists()
 
 
+def test_a_fit_that_has_no_time_is_left_out():
+    views, start = make_views(8), spoiled()
+    for seconds in (0.0, 1e-6):
+        refinement = Refinement(SMALL, seconds)
+        assert torch.equal(refinement(start, views).colors, start.colors)
+
+
 def test_a_refinement_is_the_blend_of_its_start_and_its_fit():
     views, start = make_views(8), spoiled()
     refinement = Refinement(replace(SMALL, shares=(0.2, 0.7)), None)

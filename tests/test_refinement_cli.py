@@ -21,10 +21,10 @@ def scene(tmp_path_factory):
 
 def test_a_saved_scene_is_refined_and_written_like_a_reconstruction(tmp_path, capsys, scene):
     make_gaussians().save(tmp_path / "scene.safetensors", {"model": "gone"})
-    settings = [word for setting in ("count=60", "nodes=6", "knots=6") for word in ("--set", setting)]
+    settings = [word for setting in ("count=60", "nodes=6", "knots=6", "steps=40") for word in ("--set", setting)]
     out = tmp_path / "out"
     line = ["refine", tmp_path / "scene.safetensors", "--views", scene, "--protocol", "halves", "-o", out]
-    code = run([str(word) for word in (*line, "--seconds", "1", "--no-video", "--json", *settings)])
+    code = run([str(word) for word in (*line, "--seconds", "20", "--no-video", "--json", *settings)])
     printed = capsys.readouterr()
     assert code == 0, printed.err
     report = json.loads(printed.out)
@@ -58,3 +58,12 @@ def test_reconstruct_corrects_what_the_network_made(tmp_path, capsys):
         reports.append(json.loads(capsys.readouterr().out))
     alone, corrected = (report["scores"]["psnr"] for report in reports)
     assert corrected > alone + 0.1 and "refine" in reports[1]["seconds"]
+
+
+def test_what_is_corrected_is_not_corrected_again(tmp_path, capsys, scene):
+    for extra, asked in (({"model": "nano"}, "nano"), ({"model": "nano", "refined": "Correction"}, "")):
+        make_gaussians().save(tmp_path / "scene.safetensors", extra)
+        settings = [word for setting in ("steps=1", "nodes=6", "knots=6") for word in ("--set", setting)]
+        line = ["refine", tmp_path / "scene.safetensors", "--views", scene, "-o", tmp_path / "out", "--no-video"]
+        assert run([str(word) for word in (*line, "--json", *settings)]) == 0
+        assert json.loads(capsys.readouterr().out)["refinement"]["config"]["corrector"] == asked

@@ -52,6 +52,8 @@ def refine(
     Writes what `lrm4d reconstruct` writes, and OUTPUT/refinement.json. The result is a blend of the fit and of what it
     set out from; --set "shares=[0, 1]" is the fit alone.
     """
+    from dataclasses import replace
+
     from lrm4d.checkpoint import write_text
     from lrm4d.pipeline import choose_frames, read_inputs, reconstruct_scene
     from lrm4d.refinement.job import GivenScene, Refinement
@@ -64,7 +66,8 @@ def refine(
     if scene is None:
         start, name = _start_in_hull(read_inputs(loaded, choice.inputs, size), device), "scratch"
     else:
-        start, name = _load_start(scene, device)
+        start, name, refined = _load_start(scene, device)
+        config = replace(config, corrector="") if refined else config
     refinement = Refinement(config, seconds, state=state)
     with Bars() as bars:
         given = GivenScene(start)
@@ -104,10 +107,10 @@ def _start_in_hull(views, device: str):
 
 
 def _load_start(scene: Path, device: str):
-    """The scene and the name of what made it."""
+    """The scene, the name of what made it, and whether it is refined already: not what the corrector knows."""
     from lrm4d.gaussians4d import Gaussians4D, load_extra
     from lrm4d.reconstruction.reconstructor import choose_device
 
     file = find_scene(scene)
-    name = load_extra(file).get("model") or file.parent.name
-    return Gaussians4D.load(file).to(choose_device(device)), name
+    extra = load_extra(file)
+    return Gaussians4D.load(file).to(choose_device(device)), extra.get("model") or file.parent.name, "refined" in extra

@@ -196,7 +196,8 @@ def reconstruct_scene(
     report.gaussians = len(gaussians)
     with report.timed("save"):
         report.files["scene"] = str(output / "scene.safetensors")
-        gaussians.save(report.files["scene"], _describe_origin(report, views.cameras))
+        refined = {} if refine is None else {"refined": type(refine).__name__}
+        gaussians.save(report.files["scene"], _describe_origin(report, views.cameras) | refined)
     shown = _render_targets(report, gaussians, scene, destinations, progress)
     report.files["renders"] = str(output / "renders")
     report.renders = [str(path) for path in destinations.values()]

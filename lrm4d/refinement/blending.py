@@ -10,13 +10,15 @@ from lrm4d.gaussians4d import Gaussians4D
 def blend(scenes: Sequence[Gaussians4D], shares: Sequence[float]) -> Gaussians4D:
     """All their Gaussians together, each scene with its share of its optical depth: opacity 1 - (1 - o)^share.
 
-    A scene blended with itself by shares that add up to one is as dense in the Gaussians' middles as before. Where scenes were made in ways that
-    err differently, their mean errs less than each. Shares that add up to less than one thin out what is in one scene
-    only more than what is in all. Scenes with a share of 0 are left out. ValueError if there are none, if shares are
-    negative, or if the scenes are filtered differently.
+    A scene blended with itself by shares that add up to one is as dense in its Gaussians' middles as before. Where
+    scenes were made in ways that err differently, their mean errs less than each. Shares that add up to less than one
+    thin out what is in one scene only more than what is in all. Scenes with a share of 0 are left out. ValueError if
+    there are none, if shares are negative, or if the scenes are filtered differently.
     """
     if len(scenes) != len(shares) or min(shares, default=-1.0) < 0 or max(shares, default=0.0) == 0:
-        raise ValueError(f"{len(scenes)} scenes and shares {list(shares)}; expected one share >= 0 a scene, not all 0.")
+        raise ValueError(
+            f"{len(scenes)} scenes and shares {list(shares)}; expected one share >= 0 a scene, not all 0."
+        )
     kept = [(scene, share) for scene, share in zip(scenes, shares, strict=True) if share > 0]
     filters = {(scene.low_pass, scene.compensate) for scene, _ in kept}
     if len(filters) > 1:

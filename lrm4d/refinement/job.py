@@ -17,6 +17,9 @@ from lrm4d.refinement.corrector import load_corrector
 from lrm4d.refinement.refiner import ExtraLoss, Progress, Refiner, refine
 from lrm4d.views import Views
 
+LEAST_STEPS = 0.2
+"""Of a fit's steps: with fewer it has not yet seen the whole clip."""
+
 
 class GivenScene(Reconstructor):
     """A scene that is there already, in the place of a network that would make it."""
@@ -67,8 +70,7 @@ class Refinement:
         corrected = correct(start, views, self.config)
         left = None if self.seconds is None else max(0.0, self.seconds - (time.perf_counter() - began))
         refiner = Refiner(corrected, views, self.config, self.confidences, self.extra_loss)
-        fitted = refine(refiner, left, self.state, progress=progress)
-        scene = blend((corrected, fitted), self.config.shares)
+        scene = join(refiner, refine(refiner, left, self.state, progress=progress))
         self.report = {
             "steps": refiner.steps_done,
             "seconds": round(time.perf_counter() - began, 2),
@@ -85,6 +87,14 @@ class Refinement:
 def correct(start: Gaussians4D, views: Views, config: RefinementConfig) -> Gaussians4D:
     """What a fit sets out from: see Correction; the start itself if the config names no corrector."""
     return Correction(config.corrector)(start, views) if config.corrector else start
+
+
+def join(refiner: Refiner, fitted: Gaussians4D) -> Gaussians4D:
+    """The blend of a fit and what it set out from; the latter alone if time ended the fit when it had hardly begun."""
+    shares = refiner.config.shares
+    if shares[0] > 0 and refiner.steps_done < LEAST_STEPS * refiner.config.steps:
+        return refiner.start
+    return blend((refiner.start, fitted), shares)
 
 
 @torch.no_grad()

@@ -70,7 +70,8 @@ class Refiner:
 
     def progress(self, elapsed: float, seconds: float | None) -> float:
         """How much of the way is done, 1 at its end: the part of the steps, or of the seconds if that is larger."""
-        return max(self.steps_done / self.config.steps, 0.0 if seconds is None else elapsed / seconds)
+        of_time = 0.0 if seconds is None else 1.0 if elapsed >= seconds else elapsed / seconds
+        return max(self.steps_done / self.config.steps, of_time)
 
     def step(self, progress: float) -> None:
         """One step of the way, `progress` of which is done."""
