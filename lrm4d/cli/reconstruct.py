@@ -24,8 +24,8 @@ Examples:
 def demo(
     output: Output = Path("out/demo"), model: Model = "nano", device: Device = "auto", as_json: AsJson = False
 ) -> None:
-    """Reconstruct the scene that comes with lrm4d: a page to look around in, a video, pictures, scores."""
-    report = run_reconstruction(DEMO_SCENE, output, model, device, protocol="demo")
+    """Reconstruct and correct the scene that comes with lrm4d: a page to look around in, a video, pictures, scores."""
+    report = run_reconstruction(DEMO_SCENE, output, model, device, protocol="demo", correct=True)
     print_report(report, as_json)
 
 

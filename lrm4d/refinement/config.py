@@ -77,8 +77,8 @@ class RefinementConfig:
     corrector: str = "nano"
     shares: tuple[float, float] = (0.3, 0.5)
     steps: int = 300
-    views: int = 12
-    prior_views: int = 8
+    views: int = 18
+    prior_views: int = 4
     nodes: int = 150
     coarse_nodes: int = 12
     knots: int = 24
