@@ -5,6 +5,7 @@ from data_tools.body import FORWARD, Body, Style, add_head, add_leg, add_tail, w
 from data_tools.dice import Dice
 from data_tools.motion import STILL, wave
 from data_tools.scenes import Joint, Part
+from data_tools.textures import Texture
 
 
 def four_legged(dice: Dice, style: Style) -> list[Part]:
@@ -106,33 +107,9 @@ def two_legged_lizard(dice: Dice, style: Style) -> list[Part]:
             claws,
         )
     if dice.coin(0.7):
-        arm, bend = dice.uniform(0.12, 0.3), dice.uniform(0.2, 1.0)
-        for s in (-1.0, 1.0):
-            body.limb(
-                arm,
-                0.03,
-                skin,
-                parent=trunk,
-                attach=(s * thick * 0.7, -0.4 * thick, 0.45 * length),
-                aim=(s * 0.2, -1.0, 0.4),
-                socket=(body.swing(0.3, dice.unit()), STILL, STILL),
-                joints=[Joint(0.5, 0.3, wave(-bend))],
-            )
+        add_short_arms(body, trunk, thick, length, skin)
     else:
-        span, amplitude = dice.uniform(0.3, 0.8), dice.uniform(0.2, 0.9)
-        texture = body.texture()
-        for s in (-1.0, 1.0):
-            body.fin(
-                span,
-                dice.uniform(0.1, 0.25),
-                texture,
-                parent=trunk,
-                attach=(s * thick * 0.7, 0.3 * thick, 0.1),
-                aim=(s, 0.2, 0.0),
-                side=(0.0, 0.0, 1.0),
-                socket=(body.swing(s * amplitude), STILL, STILL),
-                joints=[Joint(0.5, 0.3, body.swing(s * 0.5, -0.2))],
-            )
+        add_wings(body, trunk, thick)
     neck_length, rise = dice.uniform(0.12, 0.45), dice.uniform(0.2, 1.5)
     neck = body.limb(
         neck_length,
@@ -151,6 +128,42 @@ def two_legged_lizard(dice: Dice, style: Style) -> list[Part]:
         body, trunk, (0.0, 0.1 * thick, -0.36 * length), 2.2 * thick, dice.uniform(-0.2, 0.5), dice.uniform(0.3, 1.3)
     )
     return body.parts
+
+
+def add_short_arms(body: Body, trunk: int, thick: float, length: float, skin: Texture) -> None:
+    """Two bent arms at the front of a lying trunk `length` long and `thick` in half its height."""
+    dice = body.dice
+    arm, bend = dice.uniform(0.12, 0.3), dice.uniform(0.2, 1.0)
+    for s in (-1.0, 1.0):
+        body.limb(
+            arm,
+            0.03,
+            skin,
+            parent=trunk,
+            attach=(s * thick * 0.7, -0.4 * thick, 0.45 * length),
+            aim=(s * 0.2, -1.0, 0.4),
+            socket=(body.swing(0.3, dice.unit()), STILL, STILL),
+            joints=[Joint(0.5, 0.3, wave(-bend))],
+        )
+
+
+def add_wings(body: Body, trunk: int, thick: float) -> None:
+    """Two wings that beat, on a lying trunk `thick` in half its height."""
+    dice = body.dice
+    span, amplitude = dice.uniform(0.3, 0.8), dice.uniform(0.2, 0.9)
+    texture = body.texture()
+    for s in (-1.0, 1.0):
+        body.fin(
+            span,
+            dice.uniform(0.1, 0.25),
+            texture,
+            parent=trunk,
+            attach=(s * thick * 0.7, 0.3 * thick, 0.1),
+            aim=(s, 0.2, 0.0),
+            side=(0.0, 0.0, 1.0),
+            socket=(body.swing(s * amplitude), STILL, STILL),
+            joints=[Joint(0.5, 0.3, body.swing(s * 0.5, -0.2))],
+        )
 
 
 def swimmer(dice: Dice, style: Style) -> list[Part]:
