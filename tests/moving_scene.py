@@ -1,10 +1,12 @@
 """A small moving scene on disk for tests: coloured Gaussians that drift, seen from around."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from lrm4d.gaussians4d import Gaussians4D
+from lrm4d.metrics import psnr
 from lrm4d.reconstruction import ModelConfig, ReconstructionModel
 from lrm4d.reconstruction.pretrained import save_pretrained
 from lrm4d.scenes import save_scene
@@ -37,6 +39,19 @@ def make_views(count: int = 6, width: int = 32, height: int = 24) -> Views:
     rendering = make_gaussians().render(cameras, times, torch.zeros(3))
     images = torch.where(rendering.alpha > 0, rendering.image / rendering.alpha.clamp(min=1e-6), 0.0)
     return Views(images.clamp(0, 1), rendering.alpha.clamp(0, 1), cameras, times)
+
+
+def spoiled(scale: float = 0.3) -> Gaussians4D:
+    """make_gaussians with wrong colours."""
+    scene = make_gaussians()
+    generator = torch.Generator().manual_seed(5)
+    return replace(scene, colors=(scene.colors + scale * torch.randn(60, 3, generator=generator)).clamp(0, 1))
+
+
+def quality(scene: Gaussians4D, views: Views) -> float:
+    """Mean PSNR on white, dB."""
+    white = torch.ones(3)
+    return psnr(scene.render(views.cameras, views.times, white).image, views.composite(white)).mean().item()
 
 
 def write_moving_scene(folder: Path, count: int = 6) -> list[str]:

@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from moving_scene import make_gaussians, make_views
+from moving_scene import make_gaussians, make_views, quality, spoiled
 
-from lrm4d.gaussians4d import Gaussians4D, to_model_time
-from lrm4d.metrics import psnr
+from lrm4d.gaussians4d import to_model_time
 from lrm4d.refinement.corrector import (
     COARSER,
     FOOTPRINT,
@@ -22,21 +21,9 @@ from lrm4d.refinement.corrector import (
 )
 from lrm4d.refinement.deforming import start_free
 from lrm4d.refinement.fit import draw_slices
-from lrm4d.views import Views
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = CorrectorConfig(width=16, pooled=8, latent=4, rounds=2)
-
-
-def spoiled() -> Gaussians4D:
-    scene = make_gaussians()
-    generator = torch.Generator().manual_seed(5)
-    return replace(scene, colors=(scene.colors + 0.3 * torch.randn(60, 3, generator=generator)).clamp(0, 1))
-
-
-def quality(scene: Gaussians4D, views: Views) -> float:
-    white = torch.ones(3)
-    return psnr(scene.render(views.cameras, views.times, white).image, views.composite(white)).mean().item()
 
 
 def test_demands_summed_over_pictures_are_the_gradients_of_the_whole_error(monkeypatch):

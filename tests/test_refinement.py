@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from moving_scene import make_gaussians, make_views
+from moving_scene import make_gaussians, make_views, quality, spoiled
 
+from lrm4d.config import make_config
 from lrm4d.gaussians4d import Gaussians4D
-from lrm4d.metrics import psnr
 from lrm4d.refinement.blending import blend
 from lrm4d.refinement.config import (
     Density,
@@ -41,18 +41,6 @@ SMALL = RefinementConfig(
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def spoiled(scale: float = 0.3) -> Gaussians4D:
-    """The small scene with wrong colours."""
-    scene = make_gaussians()
-    generator = torch.Generator().manual_seed(5)
-    return replace(scene, colors=(scene.colors + scale * torch.randn(60, 3, generator=generator)).clamp(0, 1))
-
-
-def quality(scene: Gaussians4D, views: Views) -> float:
-    white = torch.ones(3)
-    return psnr(scene.render(views.cameras, views.times, white).image, views.composite(white)).mean().item()
 
 
 def test_schedules_have_their_closed_forms():
@@ -209,6 +197,12 @@ def test_the_blend_of_two_wrong_scenes_is_better_than_each():
 def test_shares_that_make_no_scene_are_refused(shares, said):
     with pytest.raises(ValueError, match=said):
         blend((make_gaussians(), make_gaussians()), shares)
+
+
+@pytest.mark.parametrize("shares", ["[1]", "[0.3, 0.3, 0.4]", "[0, 0]", "[-1, 1]"])
+def test_wrong_shares_are_refused_before_anything_is_done(shares):
+    with pytest.raises(ValueError, match=r"one share|TupleConfig length"):
+        make_config(RefinementConfig, [f"shares={shares}"])
 
 
 def test_scenes_that_are_filtered_differently_do_not_blend():

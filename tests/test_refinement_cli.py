@@ -61,9 +61,12 @@ def test_reconstruct_corrects_what_the_network_made(tmp_path, capsys):
 
 
 def test_what_is_corrected_is_not_corrected_again(tmp_path, capsys, scene):
-    for extra, asked in (({"model": "nano"}, "nano"), ({"model": "nano", "refined": "Correction"}, "")):
+    """Unless that is said."""
+    small = ("steps=1", "nodes=6", "knots=6")
+    new, old = {"model": "nano"}, {"model": "nano", "refined": "Correction"}
+    for extra, chosen, asked in ((new, small, "nano"), (old, small, ""), (old, (*small, "corrector=nano"), "nano")):
         make_gaussians().save(tmp_path / "scene.safetensors", extra)
-        settings = [word for setting in ("steps=1", "nodes=6", "knots=6") for word in ("--set", setting)]
+        settings = [word for setting in chosen for word in ("--set", setting)]
         line = ["refine", tmp_path / "scene.safetensors", "--views", scene, "-o", tmp_path / "out", "--no-video"]
         assert run([str(word) for word in (*line, "--json", *settings)]) == 0
         assert json.loads(capsys.readouterr().out)["refinement"]["config"]["corrector"] == asked

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -10,9 +10,6 @@ from lrm4d.cli.app import app
 from lrm4d.cli.arguments import AsJson, Device, ListCommand, Output, expand_lists, find_scene
 from lrm4d.cli.printing import Bars, print_json
 from lrm4d.cli.reconstruct import print_report
-
-if TYPE_CHECKING:
-    from lrm4d.refinement.config import RefinementConfig
 
 
 @app.command(
@@ -52,22 +49,25 @@ def refine(
     Writes what `lrm4d reconstruct` writes, and OUTPUT/refinement.json. The result is a blend of the fit and of what it
     set out from; --set "shares=[0, 1]" is the fit alone.
     """
-    from dataclasses import replace
+    from dataclasses import asdict
 
     from lrm4d.checkpoint import write_text
+    from lrm4d.config import make_config
     from lrm4d.pipeline import choose_frames, read_inputs, reconstruct_scene
+    from lrm4d.refinement.config import SCRATCH_STEPS, RefinementConfig, plain
     from lrm4d.refinement.job import GivenScene, Refinement
     from lrm4d.scenes import load_scene
 
     loaded = load_scene(views, pictures_required=False)
     choice = choose_frames(loaded, protocol, expand_lists(inputs), expand_lists(targets))
-    config = make_refinement_config(settings, scratch=scene is None)
     state = output / "refinement.safetensors"
     if scene is None:
+        base = plain(RefinementConfig(steps=SCRATCH_STEPS))
         start, name = _start_in_hull(read_inputs(loaded, choice.inputs, size), device), "scratch"
     else:
         start, name, refined = _load_start(scene, device)
-        config = replace(config, corrector="") if refined else config
+        base = RefinementConfig(corrector="") if refined else RefinementConfig()
+    config = make_config(RefinementConfig, asdict(base), settings or [])
     refinement = Refinement(config, seconds, state=state)
     with Bars() as bars:
         given = GivenScene(start)
@@ -78,17 +78,6 @@ def refine(
         return
     typer.echo(describe(refinement.report))
     print_report(report, as_json)
-
-
-def make_refinement_config(settings: list[str] | None, scratch: bool) -> "RefinementConfig":
-    """A refinement's numbers with KEY=VALUE settings."""
-    from dataclasses import asdict
-
-    from lrm4d.config import make_config
-    from lrm4d.refinement.config import SCRATCH_STEPS, RefinementConfig, plain
-
-    base = plain(RefinementConfig(steps=SCRATCH_STEPS)) if scratch else RefinementConfig()
-    return make_config(RefinementConfig, asdict(base), settings or [])
 
 
 def describe(report: dict) -> str:

@@ -12,13 +12,10 @@ def blend(scenes: Sequence[Gaussians4D], shares: Sequence[float]) -> Gaussians4D
 
     A scene blended with itself by shares that add up to one is as dense in its Gaussians' middles as before. Where
     scenes were made in ways that err differently, their mean errs less than each. Shares that add up to less than one
-    thin out what is in one scene only more than what is in all. Scenes with a share of 0 are left out. ValueError if
-    there are none, if shares are negative, or if the scenes are filtered differently.
+    thin out what is in one scene only more than what is in all. Scenes with a share of 0 are left out. ValueError as
+    of check_shares, and if the scenes are filtered differently.
     """
-    if len(scenes) != len(shares) or min(shares, default=-1.0) < 0 or max(shares, default=0.0) == 0:
-        raise ValueError(
-            f"{len(scenes)} scenes and shares {list(shares)}; expected one share >= 0 a scene, not all 0."
-        )
+    check_shares(shares, len(scenes))
     kept = [(scene, share) for scene, share in zip(scenes, shares, strict=True) if share > 0]
     filters = {(scene.low_pass, scene.compensate) for scene, _ in kept}
     if len(filters) > 1:
@@ -27,6 +24,12 @@ def blend(scenes: Sequence[Gaussians4D], shares: Sequence[float]) -> Gaussians4D
     low_pass, compensate = filters.pop()
     joined = {name: torch.cat([one[name] for one in tensors]) for name in tensors[0]}
     return Gaussians4D(**joined, low_pass=low_pass, compensate=compensate)
+
+
+def check_shares(shares: Sequence[float], scenes: int) -> None:
+    """ValueError unless there is one share a scene, none negative and not all 0."""
+    if len(shares) != scenes or min(shares, default=-1.0) < 0 or max(shares, default=0.0) == 0:
+        raise ValueError(f"{scenes} scenes and shares {list(shares)}; expected one share >= 0 a scene, not all 0.")
 
 
 def _thin(opacities: torch.Tensor, share: float) -> torch.Tensor:

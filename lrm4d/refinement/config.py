@@ -2,6 +2,8 @@
 
 from dataclasses import asdict, dataclass, field, replace
 
+from lrm4d.refinement.blending import check_shares
+
 
 @dataclass(frozen=True)
 class Rates:
@@ -97,8 +99,7 @@ class RefinementConfig:
         for name in ("steps", "views", "knots", "count"):
             if getattr(self, name) < 1:
                 raise ValueError(f"refinement: {name} {getattr(self, name)}; expected at least 1.")
-        if min(self.shares) < 0 or max(self.shares) == 0:
-            raise ValueError(f"refinement: shares {self.shares}; expected two numbers >= 0, one above it.")
+        check_shares(self.shares, 2)
         if self.knots < 2:
             raise ValueError(f"refinement: knots {self.knots}; a path has at least 2.")
 

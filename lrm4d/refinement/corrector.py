@@ -107,7 +107,7 @@ def _ask_run(scene: Deforming, views: Views, low_pass: float, compensate: bool) 
         means, covariances, opacities, colors = (value.flatten(0, 1)[pairs] for value in vars(gradients).values())
         shape, alpha = leaves.covariances.detach().flatten(0, 1)[pairs], leaves.opacities.detach().flatten()[pairs]
         of_sizes = 2 * (covariances * shape).sum(-1, keepdim=True)
-        scale = (level.footprint() / views.footprint()) ** 2 * views.footprint() / FOOTPRINT
+        scale = level.footprint() ** 2 / (views.footprint() * FOOTPRINT)
         asked += [scale * part for part in (means * sizes, of_sizes, (opacities * alpha)[:, None], colors)]
     times, durations = scene.gaussians["time_means"].detach(), scene.gaussians["log_time_deviations"].detach().exp()
     gaps = (moments[pairs // len(scene)] - times[owners]) / durations[owners]
