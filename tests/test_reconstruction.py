@@ -1,4 +1,8 @@
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +25,7 @@ TINY_WITH_ALL = replace(
     evidence_distances=12,
     evidence_features=4,
     second_look=5,
+    third_look_step=0.01,
     exits=True,
 )
 
@@ -66,7 +71,7 @@ def test_parameter_counts_are_the_papers(name, millions):
     assert sum(p.numel() for p in model.parameters()) == linear + norms
 
 
-@pytest.mark.parametrize(("name", "shape"), [("nano", (256, 8)), ("small", (384, 12))])
+@pytest.mark.parametrize(("name", "shape"), [("nano", (256, 8)), ("small", (256, 12))])
 def test_small_sizes(name, shape):
     assert (CONFIGS[name].width, CONFIGS[name].layers) == shape
     assert CONFIGS[name].evidence_distances > 0 and CONFIGS[name].residual_start
@@ -238,12 +243,28 @@ def test_changes_go_to_opacity_sizes_and_duration(surfaces):
         torch.testing.assert_close(added[:, channel], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_third_look_is_looked_with_and_changes_little_before_it_is_trained():
+    model = build(TINY_WITH_ALL)
+    views = sphere_views(2, 6)
+    with torch.no_grad():
+        answer = model(views)
+        look, model.third_look = model.third_look, None
+        before = model(views)
+        model.third_look = look
+        look.to_logits.bias += torch.tensor([0.0, 0.0, 0.0, 0.0, 100.0])
+        farther = model(views)
+    assert 0 < (answer.distances - before.distances).abs().max() < 0.002
+    shifts = farther.distances - before.distances
+    torch.testing.assert_close(shifts[:, 0], torch.full_like(shifts[:, 0], 2 * 0.01), rtol=0, atol=1e-4)
+    assert (shifts[:, 1] == 0).all()
+
+
 def pixels_with_rays(views: Views) -> tuple[torch.Tensor, ...]:
     patches = cut_patches(views, 8, skip_empty=True)
     tokens, pixels = (patches.alphas > 0).nonzero(as_tuple=True)
     distances = evidence.sample_distances(patches.spans[tokens, pixels], 24)
     return (
-        patches.views[tokens],
+        (patches.scenes * views.shape[1] + patches.views)[tokens],
         patches.origins[tokens],
         patches.directions[tokens, pixels],
         distances,
@@ -259,41 +280,69 @@ def test_evidence_operator_equals_its_reference(monkeypatch, instructions, movin
     views = replace(views, alphas=views.alphas * 0.7)
     arguments = pixels_with_rays(views)
     velocities = torch.randn(arguments[1].shape, generator=torch.Generator().manual_seed(1)) if moving else None
-    fast = evidence.gather_evidence(views[0], *arguments, velocities)
+    fast = evidence.gather_evidence(views, *arguments, velocities)
     monkeypatch.setattr(evidence, "load_operators", lambda: False)
-    slow = evidence.gather_evidence(views[0], *arguments, velocities)
+    slow = evidence.gather_evidence(views, *arguments, velocities)
     # A place on a picture's very border may fall to either side.
     close = torch.isclose(fast, slow, rtol=0, atol=2e-5).all(dim=-1)
     assert close.float().mean() > 0.999
     assert fast.std() > 0.1
 
 
+def test_evidence_by_triton_equals_the_operator():
+    """Run by Triton's interpreter; on CUDA tests/gpu asks the same of the compiled kernel."""
+    pytest.importorskip("triton")
+    script = """
+from dataclasses import replace
+import torch
+from lrm4d.reconstruction import evidence
+from test_reconstruction import pixels_with_rays, sphere_views
+views = sphere_views(3, 6)
+views = replace(views, alphas=views.alphas * 0.7)
+arguments = pixels_with_rays(views)
+some = torch.randperm(len(arguments[0]), generator=torch.Generator().manual_seed(0))[:150].sort().values
+owners, origins, directions, distances, colors = (x[some] for x in arguments)
+velocities = torch.randn(origins.shape, generator=torch.Generator().manual_seed(1))
+right = evidence.gather_evidence(views, owners, origins, directions, distances, colors, velocities)
+for dtype, tolerance in ((torch.float32, 2e-5), (torch.bfloat16, 4e-3)):
+    got = torch.full_like(right, float("nan"), dtype=dtype)
+    evidence.gather_evidence_by_triton(views, owners, (origins, directions, velocities, distances, colors), got)
+    close = torch.isclose(got.float(), right, rtol=0, atol=tolerance).all(dim=-1)
+    assert close.float().mean() > 0.999, close.float().mean()
+assert right.std() > 0.1
+"""
+    tests = Path(__file__).parent
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": f"{tests.parent}{os.pathsep}{tests}"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_evidence_is_the_same_in_any_order_number_type_and_number_of_threads():
     views = sphere_views(1, 6)
     arguments = pixels_with_rays(views)
-    whole = evidence.gather_evidence(views[0], *arguments)
+    whole = evidence.gather_evidence(views, *arguments)
     order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(0))
-    shuffled = evidence.gather_evidence(views[0], *(x[order] for x in arguments))
+    shuffled = evidence.gather_evidence(views, *(x[order] for x in arguments))
     torch.testing.assert_close(shuffled, whole[order], rtol=0, atol=1e-6)
     rounded = whole.new_empty(whole.shape, dtype=torch.bfloat16)
     threads = torch.get_num_threads()
     for count in (1, 3):
         torch.set_num_threads(count)
-        evidence.gather_evidence(views[0], *arguments, out=rounded.zero_())
+        evidence.gather_evidence(views, *arguments, out=rounded.zero_())
         assert (rounded == whole.bfloat16()).all()
-        assert (evidence.gather_evidence(views[0], *arguments) == whole).all()
+        assert (evidence.gather_evidence(views, *arguments) == whole).all()
     torch.set_num_threads(threads)
 
 
 def test_evidence_follows_what_moves(monkeypatch):
     """Cameras carried along with a moving object see what cameras at rest see of the object at rest."""
-    views = sphere_views(1, 6)[0]
-    owners, origins, directions, distances, colors = pixels_with_rays(sphere_views(1, 6))
+    views = sphere_views(1, 6)
+    owners, origins, directions, distances, colors = pixels_with_rays(views)
     at_rest = evidence.gather_evidence(views, owners, origins, directions, distances, colors)
     velocity = torch.tensor([0.3, -0.2, 0.1])
-    shifts = (2 * views.times - 1)[:, None] * velocity
+    shifts = (2 * views.times[0] - 1)[:, None] * velocity
     poses = views.cameras.camera_to_world.clone()
-    poses[:, :3, 3] += shifts
+    poses[0, :, :3, 3] += shifts
     carried = replace(views, cameras=replace(views.cameras, camera_to_world=poses))
     rays = (origins + shifts[owners], directions, distances, colors, velocity.expand_as(origins).contiguous())
     for available in (True, False):
@@ -311,14 +360,14 @@ def test_peaks_are_found_where_the_likeliest_surface_is():
 
 def test_evidence_of_one_view_is_nothing():
     views = sphere_views(1, 1)
-    assert (evidence.gather_evidence(views[0], *pixels_with_rays(views)) == 0).all()
+    assert (evidence.gather_evidence(views, *pixels_with_rays(views)) == 0).all()
 
 
 def test_evidence_is_strongest_at_the_surface():
     """A sphere coloured by position is seen alike from everywhere, so the true distance must win nearly always."""
     views = sphere_views(1, 16, width=64, height=64)
     owners, origins, directions, distances, colors = pixels_with_rays(views)
-    found = evidence.gather_evidence(views[0], owners, origins, directions, distances, colors)
+    found = evidence.gather_evidence(views, owners, origins, directions, distances, colors)
     assert found.min() >= 0 and found.max() <= 1
     best = torch.gather(distances, 1, found[..., 1].argmax(dim=1, keepdim=True))[:, 0]
     middle = -(origins * directions).sum(-1)

@@ -35,11 +35,13 @@ class LossWeights:
 class Stage:
     """Pictures of `size` pixels until this fraction of the run's steps.
 
+    views_per_step: in place of the run's, where it is not 0: large pictures fill a device with fewer scenes.
     world: changes to the world's WorldConfig, for example {static: 1.0} for a start with things that do not move.
     """
 
     until: float = 1.0
     size: int = 128
+    views_per_step: int = 0
     world: dict[str, Any] = field(default_factory=dict)
 
 
@@ -91,6 +93,10 @@ class RunConfig:
     def size_at(self, step: int) -> int:
         """The picture size at a step."""
         return self.stage_at(step).size
+
+    def views_at(self, step: int) -> int:
+        """Context views of a step, all scenes together."""
+        return self.stage_at(step).views_per_step or self.views_per_step
 
     def world_at(self, step: int) -> WorldConfig:
         """What the world is made of at a step; ValueError for a key that WorldConfig does not have."""

@@ -75,7 +75,7 @@ class WorldPairs(Dataset):
         lesson = draw_lesson(config, Dice(_generator(config.seed + LESSONS_STREAM, place)))
         generator = _generator(config.seed, place * self.world_size + self.rank)
         step = index // config.accumulate
-        count = max(1, config.views_per_step // len(lesson.layout().slots))
+        count = max(1, config.views_at(step) // len(lesson.layout().slots))
         batch = make_batch(config, lesson, count, config.size_at(step), config.world_at(step), generator)
         return replace(batch, seed=(config.seed * 1_000_003 + index * self.world_size + self.rank) % 2**63)
 

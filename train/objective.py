@@ -1,5 +1,7 @@
 """What the reconstruction network is trained for: pictures it was not given, and the world's exact geometry."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -9,6 +11,9 @@ from data_tools.world import WorldViews
 from lrm4d.losses import color_loss, psnr_loss, silhouette_loss, ssim_loss
 from lrm4d.reconstruction import Reconstruction
 from train.config import LossWeights
+
+DIRECT = ("depth", "match", "flow")
+"""The terms that only a made world can teach."""
 
 
 def reconstruction_losses(
@@ -27,13 +32,14 @@ def reconstruction_losses(
     if weights.ssim:
         losses["ssim"] = weights.ssim * ssim_loss(rendering.image.flatten(0, 1), truth.flatten(0, 1))
     if geometry > 0 and len(answer.tokens):
-        direct = geometry_losses(answer, context)
+        wanted = [name for name in DIRECT if getattr(weights, name)]
+        direct = geometry_losses(answer, context, wanted)
         losses |= {name: geometry * getattr(weights, name) * value for name, value in direct.items()}
     return losses
 
 
-def geometry_losses(answer: Reconstruction, context: WorldViews) -> dict[str, Tensor]:
-    """Distances, matching and velocity of the Gaussians of context pixels against the world's.
+def geometry_losses(answer: Reconstruction, context: WorldViews, wanted: Sequence[str] = DIRECT) -> dict[str, Tensor]:
+    """Distances, matching and velocity of the Gaussians of context pixels against the world's, as far as wanted.
 
     depth: Huber on the distances along the ray at which it enters the object and, if the network has exits, leaves it
     (world units, quadratic below 0.05). match: cross-entropy of the distance logits, the true distance shared between
@@ -45,14 +51,15 @@ def geometry_losses(answer: Reconstruction, context: WorldViews) -> dict[str, Te
     hits = known[:, 0]
     if not bool(hits.any()):
         return {}  # pictures without known geometry: a mean over nothing is not a number
-    # World flow is per clip, model time runs from -1 to 1 over it: twice as far.
-    flows = patches.cut(context.flows)[tokens, pixels][hits] / 2
-    velocities = answer.gaussians.to_moving().velocities[answer.slots][hits, 0]
-    losses = {
-        "depth": smooth_l1_loss(answer.distances[known], distances[known], beta=0.05),
-        "flow": l1_loss(velocities, flows),
-    }
-    if answer.distance_logits.shape[-1]:
+    losses = {}
+    if "depth" in wanted:
+        losses["depth"] = smooth_l1_loss(answer.distances[known], distances[known], beta=0.05)
+    if "flow" in wanted:
+        # World flow is per clip, model time runs from -1 to 1 over it: twice as far.
+        flows = patches.cut(context.flows)[tokens, pixels][hits] / 2
+        velocities = answer.gaussians.to_moving().velocities[answer.slots][hits, 0]
+        losses["flow"] = l1_loss(velocities, flows)
+    if "match" in wanted and answer.distance_logits.shape[-1]:
         near, far = patches.spans[tokens, pixels].split(1, dim=-1)
         fractions = (distances - near) / (far - near).clamp(min=1e-3)
         losses["match"] = _match_loss(answer.distance_logits[known], fractions[known])

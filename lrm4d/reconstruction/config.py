@@ -22,6 +22,7 @@ class ModelConfig:
     evidence_features: channels a pixel that the tokenizer gets from the matching along its ray.
     second_look: places around each Gaussian at which the views are asked again, with its motion; odd, 0 turns it off.
     second_look_step: their distance from one another along the ray, world units.
+    third_look_step: the same for a third look, after the second, at as many places; 0 turns it off.
     low_pass, compensate: how the Gaussians are rasterized, see `rasterize`.
     """
 
@@ -44,6 +45,7 @@ class ModelConfig:
     evidence_features: int = 16
     second_look: int = 0
     second_look_step: float = 0.03
+    third_look_step: float = 0.0
     low_pass: float = 0.3
     compensate: bool = False
 
@@ -63,6 +65,8 @@ class ModelConfig:
             raise ValueError("exits needs evidence_distances: exits are found as distances along the rays are.")
         if self.second_look and not (self.evidence_distances and self.second_look % 2):
             raise ValueError(f"second_look {self.second_look} must be odd, and needs evidence_distances.")
+        if self.third_look_step and not self.second_look:
+            raise ValueError(f"third_look_step {self.third_look_step} needs second_look, a number of places.")
 
 
 _SMALL_BUDGET = ModelConfig(
@@ -79,7 +83,7 @@ _SMALL_BUDGET = ModelConfig(
 
 CONFIGS: dict[str, ModelConfig] = {
     "nano": replace(_SMALL_BUDGET, width=256, layers=8),
-    "small": replace(_SMALL_BUDGET, width=384, layers=12),
+    "small": replace(_SMALL_BUDGET, width=256, layers=12, third_look_step=0.012),
     "base": ModelConfig(width=768, layers=12),
     "large": ModelConfig(width=1024, layers=24),
 }

@@ -1,5 +1,8 @@
 """A plane sweep for a transformer: do the other views agree, at each distance along each pixel's ray?"""
 
+import functools
+import importlib.util
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -16,6 +19,7 @@ MIN_WEIGHT = 1e-3
 """Views whose weight is smaller have no say: most frames are far from one another, and asking costs time."""
 COLOR_WIDTH = 0.15
 """Standard deviation (RGB in [0, 1]) of colour agreement."""
+SHARPNESS = 0.5 / COLOR_WIDTH**2
 EVIDENCE_CHANNELS = 3 * len(TIME_WIDTHS)
 """For every time width: coverage, agreement in colour among what is covered, and how many views had a say."""
 
@@ -29,7 +33,7 @@ def sample_distances(spans: Float[Tensor, "*batch 2"], steps: int) -> Float[Tens
 @torch.no_grad()
 def gather_evidence(
     views: Views,
-    view_indices: Int[Tensor, "pixel"],
+    owners: Int[Tensor, "pixel"],
     origins: Float[Tensor, "pixel 3"],
     directions: Float[Tensor, "pixel 3"],
     distances: Float[Tensor, "pixel step"],
@@ -37,38 +41,70 @@ def gather_evidence(
     velocities: Float[Tensor, "pixel 3"] | None = None,
     out: Float[Tensor, "pixel step channel"] | None = None,
 ) -> Float[Tensor, "pixel step channel"]:
-    """How far the other views of one scene agree with each pixel at distances along its ray; values in [0, 1].
+    """How far the other views of its scene agree with each pixel at distances along its ray; values in [0, 1].
 
-    views: batch shape [view]. view_indices: whose pixel it is. origins, directions, distances: its ray and the places
-    on it. colors: the pixels' straight RGB. velocities: of what the pixels show, per model time; another view is asked
-    about the place where it has moved to by then. At rest if not given. out: where to write it, contiguous, float32 or
-    bfloat16; made (float32) if not given.
+    views: batch shape [scene, view]. owners: whose pixel it is, scene * views + view, scene after scene. origins,
+    directions, distances: its ray and the places on it. colors: the pixels' straight RGB. velocities: of what the
+    pixels show, per model time; another view is asked about the place where it has moved to by then. At rest if not
+    given. out: where to write it, contiguous, float32 or bfloat16; made (float32) if not given.
     Channel 3k: mean coverage (alpha) at the place's projections, over the other views that have it in their picture,
     weighted by nearness in time of width k; 3k + 1: the same mean of coverage times colour agreement; 3k + 2: the sum
     of weights w as w / (1 + w). Not differentiable.
     """
-    times = to_model_time(views.times)
-    gaps, weights = times - times[:, None], _weigh_views(times)
     velocities = torch.zeros_like(origins) if velocities is None else velocities
     rays = (origins, directions, velocities, distances, colors)
     out = distances.new_empty(*distances.shape, EVIDENCE_CHANNELS) if out is None else out
-    if out.is_cuda or not load_operators():
-        pictures = torch.cat([views.images * views.alphas, views.alphas], dim=1)
-        rows = (weights[view_indices], gaps[view_indices])
-        return out.copy_(gather_evidence_reference(pictures, views.cameras, *rows, *rays))
-    projections = views.cameras.intrinsics @ views.cameras.world_to_camera[:, :3]
-    inputs = (views.images, views.alphas, projections, weights, gaps, view_indices, *rays)
-    torch.ops.lrm4d.gather_evidence(out, *(x.contiguous() for x in inputs), 0.5 / COLOR_WIDTH**2)
+    if out.is_cuda and _has_triton():
+        return gather_evidence_by_triton(views, owners, rays, out)
+    gather = _gather_by_operator if not out.is_cuda and load_operators() else _gather_by_reference
+    count = views.shape[1]
+    sizes = torch.bincount(owners // count, minlength=len(views)).tolist()
+    pieces = zip(*(values.split(sizes) for values in (owners, *rays, out)), strict=True)
+    for scene, (owner, *ray, piece) in enumerate(pieces):
+        gather(views[scene], owner - scene * count, ray, piece)
     return out
 
 
-def _weigh_views(times: Float[Tensor, "view"]) -> Float[Tensor, "view view decay"]:
-    """The weight of each view (second) for the pixels of each view (first) by nearness in time; none for their own."""
-    gaps = times[:, None] - times
+@functools.cache
+def _has_triton() -> bool:
+    """Whether Triton is there: it comes with PyTorch for CUDA, but not everywhere."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def gather_evidence_by_triton(views: Views, owners: Tensor, rays: tuple[Tensor, ...], out: Tensor) -> Tensor:
+    """All scenes in one launch."""
+    from lrm4d.reconstruction import evidence_cuda
+
+    pictures = torch.cat([views.images * views.alphas, views.alphas], dim=2).movedim(2, -1)
+    projections = views.cameras.intrinsics @ views.cameras.world_to_camera[..., :3, :]
+    inputs = (pictures, projections, *_compare_times(views.times), owners, *rays)
+    evidence_cuda.gather_evidence(out, *(x.contiguous() for x in inputs), SHARPNESS)
+    return out
+
+
+def _gather_by_operator(views: Views, owners: Tensor, rays: list[Tensor], out: Tensor) -> None:
+    """One scene on the CPU, in C++."""
+    projections = views.cameras.intrinsics @ views.cameras.world_to_camera[:, :3]
+    gaps_and_weights = _compare_times(views.times)
+    inputs = (views.images, views.alphas, projections, *gaps_and_weights, owners, *rays)
+    torch.ops.lrm4d.gather_evidence(out, *(x.contiguous() for x in inputs), SHARPNESS)
+
+
+def _gather_by_reference(views: Views, owners: Tensor, rays: list[Tensor], out: Tensor) -> None:
+    """One scene in plain PyTorch."""
+    weights, gaps = _compare_times(views.times)
+    pictures = torch.cat([views.images * views.alphas, views.alphas], dim=1)
+    out.copy_(gather_evidence_reference(pictures, views.cameras, weights[owners], gaps[owners], *rays))
+
+
+def _compare_times(times: Float[Tensor, "*batch view"]) -> tuple[Tensor, Tensor]:
+    """For the pixels of each view (first): the weight of each view (second) by nearness in time, [*batch, view, view,
+    decay], none for their own, and how much later in model time it is, [*batch, view, view]."""
+    times = to_model_time(times)
+    gaps = times[..., None, :] - times[..., :, None]
     weights = torch.stack([torch.exp(-0.5 * (gaps / width).square()) for width in TIME_WIDTHS], dim=-1)
-    weights.diagonal().zero_()
-    weights[weights < MIN_WEIGHT] = 0
-    return weights
+    own = torch.eye(times.shape[-1], dtype=torch.bool, device=times.device)[..., None]
+    return weights.masked_fill(own | (weights < MIN_WEIGHT), 0), gaps
 
 
 def gather_evidence_reference(
@@ -82,7 +118,7 @@ def gather_evidence_reference(
     distances: Float[Tensor, "pixel step"],
     colors: Float[Tensor, "pixel 3"],
 ) -> Float[Tensor, "pixel step channel"]:
-    """The same in plain PyTorch, from premultiplied RGBA pictures: the oracle of the operator, and the way on CUDA."""
+    """The same in plain PyTorch, from premultiplied RGBA pictures: the oracle of both operators."""
     sums = distances.new_zeros(weights.shape[-1], 3, *distances.shape)
     points = origins[:, None] + directions[:, None] * distances[..., None]
     for index in range(len(cameras)):

@@ -1,4 +1,4 @@
-"""Small learned matchings along each pixel's ray, from the evidence of the other views: a first and a second look."""
+"""Small learned matchings along each pixel's ray, from the other views' evidence: a first look and later ones."""
 
 from typing import NamedTuple
 
@@ -61,15 +61,17 @@ class RayMatcher(nn.Module):
         return Matching(torch.stack([entries + sweep, *exits], dim=1), self.to_features(hidden), hidden)
 
 
-class SecondLook(nn.Module):
+class LaterLook(nn.Module):
     """Corrects each Gaussian by the evidence around its place, asked of each view where it will have moved to by then.
 
     What the token says of 64 pixels is coarse; this is each pixel's own: a shift along its ray and changes of opacity,
-    size and duration, so that what no other view can confirm becomes transparent. All start near zero.
+    size and duration, so that what no other view can confirm becomes transparent. All start near zero, so that a look
+    can be added to a trained network.
     """
 
     def __init__(self, steps: int, known: int, changes: int, hidden: int = 96):
         super().__init__()
+        self.steps = steps
         self.read = nn.Linear(steps * EVIDENCE_CHANNELS + known, hidden)
         self.mix = nn.Linear(hidden, hidden)
         self.to_logits = nn.Linear(hidden, steps)

@@ -19,7 +19,7 @@ from lrm4d.reconstruction.gaussian_head import (
     change_raw,
     place_on_rays,
 )
-from lrm4d.reconstruction.matching import MATCHER_WIDTH, Matching, RayMatcher, SecondLook, find_peaks
+from lrm4d.reconstruction.matching import MATCHER_WIDTH, LaterLook, Matching, RayMatcher, find_peaks
 from lrm4d.reconstruction.tokenizer import PIXEL_CHANNELS, Patches, cut_patches
 from lrm4d.reconstruction.transformer import Transformer
 from lrm4d.views import Views
@@ -62,7 +62,8 @@ class ReconstructionModel(nn.Module):
         self.channels = GAUSSIAN_CHANNELS + (EXIT_CHANNELS if config.exits else 0)
         self.matcher = RayMatcher(steps, config.evidence_features, config.surfaces) if steps else None
         known, changes = MATCHER_WIDTH + self.channels, 2 + config.surfaces
-        self.second_look = SecondLook(config.second_look, known, changes) if config.second_look else None
+        self.second_look = LaterLook(config.second_look, known, changes) if config.second_look else None
+        self.third_look = LaterLook(config.second_look, known, changes) if config.third_look_step else None
         self.embed = nn.Linear(area * channels, config.width, bias=False)
         self.transformer = Transformer(
             config.width, config.layers, config.head_width, config.mlp_ratio, config.qk_norm
@@ -93,8 +94,8 @@ class ReconstructionModel(nn.Module):
         raw = raw.unflatten(-1, (-1, self.channels))[tokens, pixels].float()
         logits = raw.new_zeros(len(raw), config.surfaces, 0) if logits is None else logits.float()
         distances = self._place(patches, tokens, pixels, raw, logits)
-        if self.second_look is not None:
-            distances, raw = self._look_again(views, patches, tokens, pixels, raw, distances, matching.hidden)
+        for look, step in self._later_looks():
+            distances, raw = self._look_again(look, step, views, patches, tokens, pixels, raw, distances, matching)
         parameters = self._to_gaussians(patches, tokens, pixels, raw, distances)
         gaussians, slots = self._collect(patches, tokens, parameters, free)
         return Reconstruction(gaussians, patches, tokens, pixels, slots, distances, logits)
@@ -110,12 +111,9 @@ class ReconstructionModel(nn.Module):
     ) -> Float[Tensor, "gaussian step channel"]:
         dtype = torch.bfloat16 if self.bf16 else distances.dtype  # as the layers that read it take it
         evidence = distances.new_empty(*distances.shape, EVIDENCE_CHANNELS, dtype=dtype)
-        for scene, members in enumerate(self._by_scene(patches, tokens)):
-            t, p = tokens[members], pixels[members]
-            rays = patches.origins[t], patches.directions[t, p], distances[members]
-            owners, colors = patches.views[t], patches.colors[t, p]
-            gather_evidence(views[scene], owners, *rays, colors, velocities[members], evidence[members])
-        return evidence
+        owners = (patches.scenes * views.shape[1] + patches.views)[tokens]
+        rays = patches.origins[tokens], patches.directions[tokens, pixels], distances
+        return gather_evidence(views, owners, *rays, patches.colors[tokens, pixels], velocities, evidence)
 
     def _match(self, views: Views, patches: Patches, tokens: Tensor, pixels: Tensor) -> Matching:
         distances = sample_distances(patches.spans[tokens, pixels], self.config.evidence_distances)
@@ -124,26 +122,32 @@ class ReconstructionModel(nn.Module):
         with self._autocast(views):
             return self.matcher(evidence)
 
+    def _later_looks(self) -> list[tuple[LaterLook, float]]:
+        """The looks after the first, each with the distance between its places."""
+        looks = (self.second_look, self.config.second_look_step), (self.third_look, self.config.third_look_step)
+        return [(look, step) for look, step in looks if look is not None]
+
     def _look_again(
         self,
+        look: LaterLook,
+        step: float,
         views: Views,
         patches: Patches,
         tokens: Tensor,
         pixels: Tensor,
         raw: Tensor,
         distances: Tensor,
-        hidden: Tensor,
+        matching: Matching,
     ) -> tuple[Tensor, Tensor]:
-        """Distances and raw parameters, corrected by a second look around each Gaussian, with its motion."""
-        steps = self.config.second_look
-        offsets = self.config.second_look_step * (torch.arange(steps, device=raw.device) - steps // 2)
+        """Distances and raw parameters, corrected by another look around each Gaussian, with its motion."""
+        offsets = step * (torch.arange(look.steps, device=raw.device) - look.steps // 2)
         with torch.no_grad():
             first = self._to_gaussians(patches, tokens, pixels, raw, distances)
             velocities = Gaussians4D(**{name: values[:, 0] for name, values in first.items()}).to_moving().velocities
         around = distances[:, :1].detach() + offsets
         evidence = self._gather_evidence(views, patches, tokens, pixels, around, velocities)
         with self._autocast(views):
-            logits, changes = self.second_look(evidence, torch.cat([hidden, raw.to(hidden)], dim=-1))
+            logits, changes = look(evidence, torch.cat([matching.hidden, raw.to(matching.hidden)], dim=-1))
         shifts = torch.softmax(logits.float(), dim=-1) @ offsets
         entries, exits = distances[:, :1], distances[:, 1:]
         return torch.cat([entries + shifts[:, None], exits], dim=1), change_raw(raw, changes.float())
