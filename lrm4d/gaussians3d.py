@@ -1,6 +1,7 @@
 """Gaussians at one moment: what every rasterizer takes."""
 
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 
 import torch
 from jaxtyping import Float
@@ -38,6 +39,12 @@ def pack_symmetric(matrices: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*bat
     return matrices[..., rows, columns]
 
 
+def pack_square(factors: Float[Tensor, "*batch 3 k"]) -> Float[Tensor, "*batch 6"]:
+    """(xx, xy, xz, yy, yz, zz) of F F^T; without the matrices in between, half the time with the gradient."""
+    pairs = combinations_with_replacement(factors.unbind(-2), 2)
+    return torch.stack([(a * b).sum(-1) for a, b in pairs], dim=-1)
+
+
 def unpack_symmetric(packed: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 3 3"]:
     """Symmetric 3x3 matrices of (xx, xy, xz, yy, yz, zz)."""
     return packed[..., [0, 1, 2, 1, 3, 4, 2, 4, 5]].unflatten(-1, (3, 3))
@@ -64,4 +71,4 @@ def compose_covariances(
 ) -> Float[Tensor, "*batch 6"]:
     """R S S^T R^T, packed: the inverse of decompose_covariances. Quaternions of any length but zero."""
     factors = quaternion_to_matrix(quaternions) * scales[..., None, :]
-    return pack_symmetric(factors @ factors.mT)
+    return pack_square(factors)

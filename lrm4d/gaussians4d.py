@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lrm4d.cameras import Cameras
 from lrm4d.checkpoint import read_safetensors, write_safetensors
-from lrm4d.gaussians3d import Gaussians3D, pack_symmetric
+from lrm4d.gaussians3d import Gaussians3D, pack_square
 from lrm4d.rasterizer import Rendering, rasterize
 from lrm4d.rasterizer.rendering import MIN_ALPHA
 from lrm4d.rotations import quaternion_pair_to_so4
@@ -137,7 +137,7 @@ class Gaussians4D:
         return MovingGaussians(
             means=self.means,
             velocities=velocities,
-            covariances=pack_symmetric(conditional @ conditional.mT),
+            covariances=pack_square(conditional),
             time_means=self.time_means,
             time_deviations=time_variances[..., 0].sqrt(),
             opacities=self.opacities,

@@ -5,6 +5,7 @@ from lrm4d.gaussians3d import (
     Gaussians3D,
     compose_covariances,
     decompose_covariances,
+    pack_square,
     pack_symmetric,
     unpack_symmetric,
 )
@@ -74,3 +75,9 @@ def test_selecting():
     assert torch.equal(chosen.covariances, gaussians.covariances[[1, 3]])
     assert torch.equal(chosen.opacities, gaussians.opacities[[1, 3]])
     assert torch.equal(chosen.colors, gaussians.colors[[1, 3]])
+
+
+def test_a_packed_square_is_the_product_packed():
+    factors = torch.randn(2, 5, 3, 4, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(pack_square(factors), pack_symmetric(factors @ factors.mT))
+    assert torch.autograd.gradcheck(pack_square, factors)

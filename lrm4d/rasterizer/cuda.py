@@ -5,14 +5,18 @@ gsplat clamps alpha at 0.999 where we clamp at 0.99, leaves out the Gaussian tha
 """
 
 import functools
+import math
 
 import torch
 from torch import Tensor
 
 from lrm4d.cameras import Cameras
-from lrm4d.gaussians3d import Gaussians3D, unpack_symmetric
+from lrm4d.gaussians3d import Gaussians3D
 from lrm4d.rasterizer import reference
 from lrm4d.rasterizer.rendering import FAR, NEAR
+
+TILE = 16
+"""Pixels a side of the squares that gsplat draws."""
 
 
 @functools.cache
@@ -29,36 +33,60 @@ def rasterize(
     gaussians: Gaussians3D, cameras: Cameras, background: Tensor, low_pass: float, compensate: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Image [*batch, view, 3, h, w], alpha and depth [*batch, view, 1, h, w], in one launch."""
-    import gsplat
-
     if 0 in cameras.shape or gaussians.means.shape[-2] == 0:
         return reference.rasterize(gaussians, cameras, background, low_pass, compensate)
     views = cameras.shape[-1]
-    scenes = cameras.shape[:-1].numel()
-    means, covariances, opacities, colors = finite_or_nothing(gaussians, scenes)
-    world_to_camera = cameras.world_to_camera.reshape(scenes, views, 4, 4)
-    picture, alpha, _ = gsplat.rasterization(
-        means=means,
-        quats=None,
-        scales=None,
-        covars=unpack_symmetric(covariances),
-        opacities=opacities,
-        colors=colors,
-        viewmats=world_to_camera,
-        Ks=cameras.intrinsics.reshape(scenes, views, 3, 3),
-        width=cameras.width,
-        height=cameras.height,
-        near_plane=NEAR,
-        far_plane=FAR,
-        eps2d=low_pass,
-        packed=False,
-        backgrounds=background.expand(scenes, views, 3),
-        render_mode="RGB+ED",
-        rasterize_mode="antialiased" if compensate else "classic",
-    )
-    image, depth = picture.split([3, 1], dim=-1)
+    flat = cameras.reshape(cameras.shape[:-1].numel(), views)
+    picture, alpha = _draw(*finite_or_nothing(gaussians, len(flat)), flat, background, low_pass, compensate)
+    image, depths = picture.split([3, 1], dim=-1)
+    depth = depths / alpha.clamp(min=1e-10)
     shape = (*cameras.shape, -1, cameras.height, cameras.width)
     return tuple(planes.movedim(-1, -3).reshape(shape) for planes in (image, alpha, depth))
+
+
+def _draw(
+    means: Tensor,
+    covariances: Tensor,
+    opacities: Tensor,
+    colors: Tensor,
+    cameras: Cameras,
+    background: Tensor,
+    low_pass: float,
+    compensate: bool,
+) -> tuple[Tensor, Tensor]:
+    """Color and depth times weight [scene, view, h, w, 4], alpha [scene, view, h, w, 1].
+
+    By the parts of gsplat.rasterization, which takes whole matrices as covariances and picks the six numbers out of
+    them: the gradient of that takes longer than all the rest.
+    """
+    import gsplat
+
+    width, height = cameras.width, cameras.height
+    radii, centres, depths, conics, compensations = gsplat.fully_fused_projection(
+        means,
+        covariances,
+        None,
+        None,
+        cameras.world_to_camera,
+        cameras.intrinsics,
+        width,
+        height,
+        eps2d=low_pass,
+        near_plane=NEAR,
+        far_plane=FAR,
+        calc_compensations=compensate,
+        opacities=opacities,
+    )
+    opacities = opacities[:, None].expand(depths.shape)
+    opacities = opacities * compensations if compensate else opacities
+    features = torch.cat([colors[:, None].expand(*depths.shape, 3), depths[..., None]], dim=-1)
+    tiles = math.ceil(width / TILE), math.ceil(height / TILE)
+    _, crossings, order = gsplat.isect_tiles(centres, radii, depths, TILE, *tiles)
+    starts = gsplat.isect_offset_encode(crossings, cameras.shape.numel(), *tiles).reshape(*cameras.shape, *tiles[::-1])
+    backgrounds = torch.cat([background, background.new_zeros(1)]).expand(*cameras.shape, 4)
+    return gsplat.rasterize_to_pixels(
+        centres, conics, features, opacities, width, height, TILE, starts, order, backgrounds
+    )
 
 
 def finite_or_nothing(gaussians: Gaussians3D, scenes: int) -> list[Tensor]:
