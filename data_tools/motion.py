@@ -120,8 +120,8 @@ class Spines:
         def turn_beyond(some: Tensor, at: Tensor, turn: Tensor) -> None:
             pivot = at[:, None, None] * self.stretch[some][..., 2:]
             pivot = torch.stack([torch.zeros_like(pivot), torch.zeros_like(pivot), pivot], dim=-1)
-            position[some] = (turn @ (position[some] - pivot)[..., None])[..., 0] + pivot
-            matrix[some] = turn @ matrix[some]
+            turned = turn @ torch.cat([matrix[some], (position[some] - pivot)[..., None]], dim=-1)
+            matrix[some], position[some] = turned[..., :3], turned[..., 3] + pivot
 
         # From the tip to the root: an inner joint turns what the outer ones have already bent, around a point at rest.
         # Only the parts that have a joint take part: most have none, and this is most of the work of placing.
@@ -148,11 +148,10 @@ def chain_frames(
     depth: int,
 ) -> tuple[Float[Tensor, "part view 3 3"], Float[Tensor, "part view 3"]]:
     """Frames in the scene, from every part's frame in its parent's (of a root: already in the scene's)."""
-    root = root[:, None, None]
-    world_matrices, world_positions = matrices, positions
+    frames = world = torch.cat([matrices, positions[..., None]], dim=-1)
     for _ in range(depth):  # a part of level n is right after n rounds
-        above, origin = world_matrices[parents], world_positions[parents]
-        moved = (above @ positions[..., None])[..., 0] + origin
-        world_matrices = torch.where(root[..., None], matrices, above @ matrices)
-        world_positions = torch.where(root, positions, moved)
-    return world_matrices, world_positions
+        above = world[parents]
+        moved = above[..., :3] @ frames
+        moved[..., 3] += above[..., 3]
+        world = torch.where(root[:, None, None, None], frames, moved)
+    return world[..., :3], world[..., 3]

@@ -35,7 +35,7 @@ def rasterize_triangles(
 
     corners: x, y in samples and camera z of each corner; seen counter-clockwise is front, back faces are dropped.
     """
-    corners = corners[:, [0, 2, 1]]  # clockwise from here on: in y-down coordinates its area is positive
+    corners = _turn_around(corners)  # clockwise from here on: in y-down coordinates its area is positive
     kept, planes = _set_up(corners, height, width)
     if len(kept) == 0:
         empty = kept.new_zeros(0)
@@ -63,7 +63,7 @@ def rasterize_triangles(
     parts = parts.clamp(min=0)
     total = (parts[:, :1] + parts[:, 1:2] + parts[:, 2:]).clamp(min=1e-9)  # much faster than a sum over three
     depth = (1 / total[:, 0]).clamp(nearest[triangle], farthest[triangle])
-    return Samples(index, kept.index_select(0, triangle), depth, (parts / total)[:, [0, 2, 1]])
+    return Samples(index, kept.index_select(0, triangle), depth, _turn_around(parts / total))
 
 
 def farthest_depths(
@@ -86,6 +86,12 @@ def farthest_depths(
     nearness = torch.full((count * height * width,), float("inf"), device=corners.device)
     nearness.scatter_reduce_(0, target, inverse_depth, "amin")
     return 1 / nearness
+
+
+def _turn_around(values: Tensor) -> Tensor:
+    """Corners or their weights [triangle, corner, ...] the other way around; a list as an index stops a GPU."""
+    a, b, c = values.unbind(1)
+    return torch.stack([a, c, b], dim=1)
 
 
 def _depth_range(corners: Tensor) -> tuple[Tensor, Tensor]:

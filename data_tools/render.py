@@ -51,10 +51,10 @@ def place_rows(
     scenes: Scenes, times: Float[Tensor, "scene view"]
 ) -> tuple[Float[Tensor, "part view row 3 3"], Float[Tensor, "part view row 3"]]:
     """The frame in the world of every row of every present part (scene by scene) at its scene's times."""
-    here = scenes.present
-    owner = here.nonzero()[:, 0]
+    here = owner, _ = scenes.here
     parents, root = scenes.parents[here], scenes.parents[here] < 0
-    starts = here.sum(1).cumsum(0) - here.sum(1)
+    counts = scenes.present.sum(1)
+    starts = counts.cumsum(0) - counts
     parents = torch.where(root, torch.arange(len(owner), device=owner.device), starts[owner] + parents)
     part_times = times[owner][..., None]  # [part, view, wave]
     spines = _spines(scenes, part_times)
@@ -79,13 +79,15 @@ def place_rows(
     positions, matrices = positions / scale, turning @ matrices / scale[..., None]
 
     row_matrices, row_positions = spines.frames(scenes.row_heights[here])
-    row_positions = (matrices[:, :, None] @ row_positions[..., None])[..., 0] + positions[:, :, None]
-    return matrices[:, :, None] @ row_matrices, row_positions
+    # All rows of a part in one product: a GPU multiplies few matrices of many columns faster than many small ones.
+    row_positions = row_positions @ matrices.mT + positions[:, :, None]
+    columns = row_matrices.mT.flatten(2, 3) @ matrices.mT
+    return columns.unflatten(2, (-1, 3)).mT, row_positions
 
 
 def _spines(scenes: Scenes, part_times: Tensor) -> Spines:
     """The spines of the present parts; part_times: [part, view, 1]."""
-    here = scenes.present
+    here = scenes.here
     return Spines(
         stretch=evaluate_waves(scenes.stretch[here][:, None], part_times),
         twist=evaluate_waves(scenes.twist[here][:, None], part_times[..., 0]),
@@ -101,8 +103,7 @@ def _spines(scenes: Scenes, part_times: Tensor) -> Spines:
 
 def _morphs(scenes: Scenes, times: Tensor) -> Tensor:
     """How far every present part is morphed at its scene's times [part, view]."""
-    owner = scenes.present.nonzero()[:, 0]
-    return evaluate_waves(scenes.morph[scenes.present][:, None], times[owner])
+    return evaluate_waves(scenes.morph[scenes.here][:, None], times[scenes.here[0]])
 
 
 def place_vertices(scenes: Scenes, times: Float[Tensor, "scene view"]) -> Float[Tensor, "part view vertex 3"]:
@@ -118,7 +119,8 @@ def place_moving_vertices(
     A central difference in double precision, good to 1e-6; carrying the derivative through every operation of so small
     tensors is several times slower.
     """
-    precise = Scenes(**{name: v.double() if v.is_floating_point() else v for name, v in vars(scenes).items()})
+    moved = {f.name: getattr(scenes, f.name) for f in fields(Scenes)}
+    precise = Scenes(**{name: v.double() if v.is_floating_point() else v for name, v in moved.items()})
     here, before, after = times.double(), times.double() - STEP, times.double() + STEP
     steps = torch.cat([here, before, after], dim=1)
     placed = [
@@ -129,14 +131,14 @@ def place_moving_vertices(
     vertices = _vertices(scenes, matrices, positions, morph)
     velocities = _vertices(scenes, rates[0], rates[1], morph)
     if bool((rates[2] != 0).any()):
-        change = rates[2][..., None, None, None] * scenes.morph_offsets[scenes.present][:, None]
+        change = rates[2][..., None, None, None] * scenes.morph_offsets[scenes.here][:, None]
         velocities = velocities + (change @ matrices.mT).flatten(2, 3)
     return vertices, velocities
 
 
 def _vertices(scenes: Scenes, matrices: Tensor, positions: Tensor, morph: Tensor) -> Tensor:
     """Vertices [part, view, vertex, 3] from the frames of the rows and the morphs [part, view]."""
-    here = scenes.present
+    here = scenes.here
     offsets = scenes.offsets[here][:, None]
     offsets = offsets + morph[..., None, None, None] * scenes.morph_offsets[here][:, None]
     return (offsets @ matrices.mT + positions[..., None, :]).flatten(2, 3)
@@ -153,7 +155,7 @@ def render(scenes: Scenes, cameras: Cameras, times: Float[Tensor, "scene view"],
         )
     vertices, velocities = place_moving_vertices(scenes, times)
     count = times.shape[1] * cameras.height * cameras.width * samples**2
-    limit = 2**28 if times.device.type == "cuda" else 2**21  # on the CPU: what stays in the cache
+    limit = 2**27 if times.device.type == "cuda" else 2**21  # 5 GB, twice that if all is full; what stays in the cache
     chunk = max(1, limit // count)
     parts = [0, *scenes.present.sum(1).cumsum(0).tolist()]
     done = []
@@ -170,7 +172,7 @@ def _draw(
     scenes: Scenes, cameras: Cameras, vertices: Tensor, velocities: Tensor, samples: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """RGBA, depth, hits, flow and exits [scene, view, channel, height, width] of vertices [part, view, vertex, 3]."""
-    owner, device = scenes.present.nonzero()[:, 0], vertices.device
+    owner, device = scenes.here[0], vertices.device
     views, height, width = vertices.shape[1], cameras.height, cameras.width
     faces = grid_faces(device)
     projected = _project(cameras, owner, vertices, samples)
@@ -201,7 +203,7 @@ def _draw(
     def picture(values: Tensor) -> Tensor:
         return values.unflatten(0, (len(scenes), views, height, width)).movedim(-1, 2)
 
-    at_centres = corners / corners.new_tensor([samples, samples, 1])
+    at_centres = torch.cat([corners[..., :2] / samples, corners[..., 2:]], dim=-1)
     exits = farthest_depths(at_centres, pictures, len(scenes) * views, height, width)
     geometry = picture(geometry)
     hits = geometry[:, :, 1:2] > 0
@@ -228,7 +230,7 @@ def _shade(scenes: Scenes, owner: Tensor, vertices: Tensor) -> Tensor:
     a, b, c = grid_corners(vertices).unbind(-2)
     normals = torch.linalg.cross(b - a, c - a, dim=-1)
     flat = _light(scenes, owner, normals)[..., None].expand(-1, -1, -1, 3)
-    smooth = scenes.smooth[scenes.present].nonzero()[:, 0]
+    smooth = scenes.smooth[scenes.here].nonzero()[:, 0]
     if len(smooth) == 0:
         return flat
     quads = normals[smooth].unflatten(2, (ROWS - 1, COLUMNS, 2)).sum(4)
@@ -236,7 +238,7 @@ def _shade(scenes: Scenes, owner: Tensor, vertices: Tensor) -> Tensor:
     below, above = torch.cat([none, quads], 2), torch.cat([quads, none], 2)
     both = below + above
     both = both + both.roll(1, dims=3)
-    tube = scenes.offsets[scenes.present][smooth][:, 0, 0, :2].norm(dim=-1) > 1e-6
+    tube = scenes.offsets[scenes.here][smooth][:, 0, 0, :2].norm(dim=-1) > 1e-6
     first, last = both[:, :, 0], both[:, :, -1]
     joined = tube[:, None, None, None]
     first, last = (torch.where(joined, first + last, end.sum(2, keepdim=True).expand_as(end)) for end in (first, last))
@@ -254,7 +256,7 @@ def _light(scenes: Scenes, owner: Tensor, normals: Tensor) -> Tensor:
 
 def _albedo(scenes: Scenes, part: Tensor, face: Tensor, weights: Tensor) -> Tensor:
     """The texture's colour at samples [n, 3] of present parts."""
-    here = scenes.present
+    here = scenes.here
     kinds = scenes.texture_kinds[here]
     colours = scenes.texture_colours[here][:, 0].index_select(0, part)
     index = kinds[part].nonzero()[:, 0]  # the others are flat, and most are

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -113,6 +114,14 @@ class Scenes:
     gain: Float[Tensor, "scene"]
     centres: Float[Tensor, "scene 3"]
     scales: Float[Tensor, "scene"]
+
+    @cached_property
+    def here(self) -> tuple[Int[Tensor, "present"], Int[Tensor, "present"]]:
+        """Scene and part of every present part: as an index, it leaves out the padding.
+
+        Found once, since a GPU is waited for: the mask `present` as an index would be searched each time.
+        """
+        return self.present.nonzero(as_tuple=True)
 
     def __len__(self) -> int:
         """How many scenes."""

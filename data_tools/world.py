@@ -1,7 +1,8 @@
 """The procedural 4D world: scenes by seed, and batches of views for training.
 
 scenes = sample_scenes([0, 1, 2])
-context, target = sample_batch([0, 1, 2], input_views=12, target_views=8, size=64)
+context, targets = sample_batch([0, 1, 2], 12, 8, size=64)
+context, targets = describe_batch([0, 1, 2], 12, 8, size=64).to("cuda").render()
 """
 
 import math
@@ -29,6 +30,7 @@ from data_tools.objects import OBJECTS
 from data_tools.render import SAMPLES, WorldViews, place_vertices, render
 from data_tools.scenes import ONE, Description, Part, Scenes, pack_description, stack_scenes
 from data_tools.shapes import COLUMNS, ROWS
+from data_tools.world_batch import WorldBatch
 from lrm4d.cameras import Cameras
 
 BOUND_TIMES = 17
@@ -138,7 +140,7 @@ def fit_unit_sphere(scenes: Scenes) -> Scenes:
     device, count = scenes.scales.device, len(scenes)
     times = torch.linspace(0, 1, BOUND_TIMES, device=device).expand(count, -1)
     vertices = place_vertices(scenes, times).flatten(1, 2)
-    owner = scenes.present.nonzero()[:, 0]
+    owner, _ = scenes.here
 
     def over_parts(values: Tensor, reduce: str) -> Tensor:
         """Least or greatest [scene, k] of values [part, k]."""
@@ -149,6 +151,34 @@ def fit_unit_sphere(scenes: Scenes) -> Scenes:
     away = (vertices - centre[owner][:, None]).square().sum(-1).amax(1)
     radius = over_parts(away[:, None], "amax")[:, 0].sqrt()
     return replace(scenes, centres=scenes.centres + centre * scenes.scales[:, None], scales=scenes.scales * radius)
+
+
+def describe_batch(
+    seeds: list[int],
+    input_views: int,
+    target_views_count: int,
+    size: int,
+    config: WorldConfig = WorldConfig(),
+    setup: str | None = None,
+    samples: int = SAMPLES,
+) -> WorldBatch:
+    """The scenes of seeds with cameras and times of their views, on the CPU; see sample_batch for the arguments.
+
+    Fitted already: a GPU would wait for the launches of some 900 small operations, and here a batch hides them.
+    """
+    scenes, poses, times, fovs = [], [], [], []
+    for seed in seeds:
+        generator = generator_of(seed)
+        scenes.append(_sample_unfitted(generator, config))
+        dice = Dice(generator)
+        chosen = setup or dice.choose(SETUPS, SETUP_WEIGHTS)
+        context_poses, context_times, fov = context_views(dice, input_views, chosen)
+        target_poses, target_times = target_views(dice, target_views_count)
+        poses.append(context_poses + target_poses)
+        times.append(context_times + target_times)
+        fovs.append(fov)
+    fitted = fit_unit_sphere(stack_scenes(scenes))
+    return WorldBatch.pack(fitted, make_cameras(poses, fovs, size, size), views_tensor(times), input_views, samples)
 
 
 def sample_batch(
@@ -165,21 +195,19 @@ def sample_batch(
 
     setup: one of camera_sampling.SETUPS for the context's cameras; None draws one a scene.
     """
-    scenes, poses, times, fovs = [], [], [], []
-    for seed in seeds:
-        generator = generator_of(seed)
-        scenes.append(_sample_unfitted(generator, config))
-        dice = Dice(generator)
-        chosen = setup or dice.choose(SETUPS, SETUP_WEIGHTS)
-        context_poses, context_times, fov = context_views(dice, input_views, chosen)
-        target_poses, target_times = target_views(dice, target_views_count)
-        poses.append(context_poses + target_poses)
-        times.append(context_times + target_times)
-        fovs.append(fov)
-    cameras = make_cameras(poses, fovs, size, size).to(device)
-    fitted = fit_unit_sphere(stack_scenes(scenes).to(device))
-    seen = render(fitted, cameras, views_tensor(times).to(device), samples)
-    return seen[:, :input_views], seen[:, input_views:]
+    described = describe_batch(seeds, input_views, target_views_count, size, config, setup, samples)
+    return described.to(device).render()
 
 
-__all__ = ["Cameras", "Scenes", "WorldConfig", "WorldViews", "render", "sample_batch", "sample_scene", "sample_scenes"]
+__all__ = [
+    "Cameras",
+    "Scenes",
+    "WorldBatch",
+    "WorldConfig",
+    "WorldViews",
+    "describe_batch",
+    "render",
+    "sample_batch",
+    "sample_scene",
+    "sample_scenes",
+]

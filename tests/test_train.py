@@ -15,7 +15,7 @@ from data_tools.world import WorldConfig, sample_batch
 from lrm4d.checkpoint import read_safetensors
 from lrm4d.config import make_config
 from train.config import Stage, TrainConfig, ema_decay_at, geometry_weight_at, learning_rate_at, norm_limit
-from train.data import WorldBatches
+from train.data import Batch, WorldBatches, WorldDescriptions, load_batches, load_in_order
 from train.measuring import SHARES, FlopCount
 from train.objective import _match_loss, geometry_losses, reconstruction_losses, true_distances
 
@@ -138,6 +138,46 @@ def test_a_step_has_the_same_batch_whenever_it_is_asked_for():
     assert first[0].views.images.shape != other[0].views.images.shape or not torch.equal(
         first[0].views.images, other[0].views.images
     )
+
+
+def test_workers_describe_the_batches_that_are_described_in_place():
+    made = batches(steps=5, few_chance=0.0, many_views=(4, 4))
+    descriptions = WorldDescriptions(made.config, rank=0, world_size=1, device=torch.device("cpu"))
+    received = list(load_in_order(descriptions, made.config, first_step=2, workers=2))
+    assert len(received) == 3
+    for index, batch in enumerate(received, start=2):
+        assert torch.equal(batch.buffer, descriptions[index].buffer) and batch.layout == descriptions[index].layout
+        assert_same_views(batch.render(), made[index])
+
+
+@pytest.mark.filterwarnings("ignore:.*pin_memory.*")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_gpu_is_given_the_batches_of_the_cpu(workers, monkeypatch):
+    """Without a GPU here: what is moved to it stays, and everything else is as there."""
+    moved = []
+    monkeypatch.setattr("data_tools.world.WorldBatch.to", lambda batch, device: moved.append(str(device)) or batch)
+    made = batches(steps=3, few_chance=0.0, many_views=(4, 4), workers=workers)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    found = list(load_batches(made.config, 0, 1, torch.device("cuda", 1), first_step=1))
+    assert moved == ["cuda:1"] * 2
+    monkeypatch.undo()
+    for index, batch in enumerate(found, start=1):
+        assert_same_views(batch, made[index])
+
+
+@pytest.mark.cuda
+def test_batches_for_a_gpu_are_made_there():
+    made = batches(steps=3, few_chance=0.0, many_views=(4, 4), workers=1)
+    for index, (context, _) in enumerate(load_batches(made.config, 0, 1, torch.device("cuda"), first_step=0)):
+        assert context.views.images.is_cuda
+        assert (context.to("cpu").depths - made[index][0].depths).abs().gt(1e-3).float().mean() < 5e-3
+
+
+def assert_same_views(one: Batch, two: Batch) -> None:
+    for a, b in zip(one, two, strict=True):
+        assert torch.equal(a.views.images, b.views.images) and torch.equal(a.depths, b.depths)
+        assert torch.equal(a.flows, b.flows) and torch.equal(a.views.times, b.views.times)
+        assert torch.equal(a.views.cameras.camera_to_world, b.views.cameras.camera_to_world)
 
 
 def test_the_true_geometry_has_no_geometry_loss():

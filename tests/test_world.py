@@ -247,8 +247,9 @@ def test_times_of_views_change_only_what_moves():
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_cuda_and_cpu_make_the_same_views():
-    on_cpu, on_cuda = (sample_batch([3, 11, 5], 4, 2, 32, device=device)[0] for device in ("cpu", "cuda"))
+@pytest.mark.parametrize(("seeds", "views", "size"), [([3, 11, 5], 4, 32), (list(range(32)), 20, 64)])
+def test_cuda_and_cpu_make_the_same_views(seeds, views, size):
+    on_cpu, on_cuda = (sample_batch(seeds, views, 2, size, device=device)[0] for device in ("cpu", "cuda"))
     on_cuda = on_cuda.to("cpu")
     assert ((on_cpu.depths - on_cuda.depths).abs() < 1e-3).float().mean() > 0.995
     pairs = zip(

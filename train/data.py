@@ -2,13 +2,14 @@
 
 import ctypes
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from data_tools.shard_views import join_geometry, stack_scenes
-from data_tools.world import WorldViews, sample_batch
+from data_tools.world import WorldBatch, WorldViews, describe_batch, sample_batch
 from lrm4d.shards import EpochOrder, PackedScene, ShardReader, choose_views, fit_square
 from lrm4d.shards.reader import LOG
 from train.config import RunConfig, ScenesConfig
@@ -34,18 +35,30 @@ class WorldBatches(Dataset):
 
     def __getitem__(self, index: int) -> Batch:
         """A batch: views [scene, view]."""
+        return sample_batch(**self.arguments(index), device=self.device)
+
+    def arguments(self, index: int) -> dict[str, Any]:
+        """What a batch is made from: the arguments of sample_batch and describe_batch."""
         config = self.config
         draw = index * self.world_size + self.rank
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + draw)
         least, most = _view_range(config, float(torch.rand((), generator=generator)))
         views = int(torch.randint(least, most + 1, (), generator=generator))
-        scenes = _scene_count(config, views)
+        step = index // config.accumulate
+        scenes = _scene_count(config, step, views)
         seeds = torch.randint(2**31, (scenes,), generator=generator)
         if config.fixed_scenes:
             seeds = seeds % config.fixed_scenes
-        step = index // config.accumulate
-        size, world = config.size_at(step), config.world_at(step)
-        return sample_batch(seeds.tolist(), views, config.target_views, size, device=self.device, config=world)
+        shape = {"input_views": views, "target_views_count": config.target_views, "size": config.size_at(step)}
+        return {"seeds": seeds.tolist(), **shape, "config": config.world_at(step)}
+
+
+class WorldDescriptions(WorldBatches):
+    """Item `index` is what the same item of WorldBatches is rendered from, made on the CPU."""
+
+    def __getitem__(self, index: int) -> WorldBatch:
+        """A batch before it is rendered."""
+        return describe_batch(**self.arguments(index))
 
 
 class ShardBatches(Dataset):
@@ -67,7 +80,8 @@ class ShardBatches(Dataset):
         coins = np.random.default_rng([config.seed, COUNTS_STREAM]).random((len(self), 2)).tolist()
         ranges = [(_view_range(config, first), second) for first, second in coins]
         self.views = [least + int(second * (most + 1 - least)) for (least, most), second in ranges]
-        self.taken = np.cumsum([0, *(_scene_count(config, views) for views in self.views)])
+        counts = (_scene_count(config, i // config.accumulate, views) for i, views in enumerate(self.views))
+        self.taken = np.cumsum([0, *counts])
         largest = max(stage.size for stage in config.stages)
         smallest = min(min(entry.width, entry.height) for _, entry in self.reader.places)
         if rank == 0 and largest > smallest:
@@ -108,9 +122,9 @@ def _view_range(config: ScenesConfig, coin: float) -> tuple[int, int]:
     return config.few_views if coin < config.few_chance else config.many_views
 
 
-def _scene_count(config: ScenesConfig, views: int) -> int:
-    """The scenes of a batch of so many context views."""
-    return max(1, min(config.max_scenes, config.views_per_step // views))
+def _scene_count(config: ScenesConfig, step: int, views: int) -> int:
+    """The scenes of a step's batch of so many context views."""
+    return max(1, min(config.max_scenes, config.views_at(step) // views))
 
 
 def keep_freed_memory() -> None:
@@ -133,21 +147,27 @@ def _start_worker(_: int) -> None:
 def load_batches(
     config: ScenesConfig, rank: int, world_size: int, device: torch.device, first_step: int
 ) -> Iterable[Batch]:
-    """The batches from `first_step` on; made in worker processes, but the world's in place on CUDA."""
-    world_in_place = config.shards is None and device.type != "cpu"
+    """The batches from `first_step` on, made in worker processes; the world's are described there and rendered here
+    where `device` is a GPU."""
+    on_cpu = device.type == "cpu"
+    if config.shards is None and not on_cpu:
+        descriptions = WorldDescriptions(config, rank, world_size, device)
+        loader = load_in_order(descriptions, config, first_step, config.workers, pin=True)
+        return (described.to(device).render() for described in loader)
     batches: Dataset = (
         WorldBatches(config, rank, world_size, device)
         if config.shards is None
         else ShardBatches(config, rank, world_size)
     )
-    loader = load_in_order(batches, config, first_step, 0 if world_in_place else config.workers)
-    if world_in_place or device.type == "cpu":
-        return loader
-    return ((context.to(device), targets.to(device)) for context, targets in loader)
+    loader = load_in_order(batches, config, first_step, config.workers)
+    return loader if on_cpu else ((context.to(device), targets.to(device)) for context, targets in loader)
 
 
-def load_in_order(batches: Dataset, config: RunConfig, first_step: int, workers: int) -> DataLoader:
-    """A run's batches from `first_step` on, made ahead in so many processes, or in place with none."""
+def load_in_order(batches: Dataset, config: RunConfig, first_step: int, workers: int, pin: bool = False) -> DataLoader:
+    """A run's batches from `first_step` on, made ahead in so many processes, or in place with none.
+
+    pin: hand them out in memory that a GPU can fetch from by itself.
+    """
     return DataLoader(
         batches,
         batch_size=None,
@@ -156,4 +176,5 @@ def load_in_order(batches: Dataset, config: RunConfig, first_step: int, workers:
         prefetch_factor=4 if workers else None,
         worker_init_fn=_start_worker,
         multiprocessing_context="spawn" if workers else None,
+        pin_memory=pin,
     )
