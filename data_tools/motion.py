@@ -13,6 +13,9 @@ from torch import Tensor
 WAVE = 11
 """Numbers of a wave: base, (amplitude, frequency, phase) twice, step height, step time, step width, slope."""
 
+MOVING = (0, 1, 4, 7, 10)
+"""Which of them are heights: a wave with none is nothing at all times."""
+
 JOINTS = 4
 """Joints of a part at most."""
 

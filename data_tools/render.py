@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from data_tools.motion import Spines, chain_frames, evaluate_waves, rotate_about_axes
+from data_tools.motion import MOVING, Spines, chain_frames, evaluate_waves, rotate_about_axes
 from data_tools.rasterize_triangles import farthest_depths, rasterize_triangles
 from data_tools.scenes import Scenes
 from data_tools.shapes import COLUMNS, ROWS, grid_corners, grid_faces
@@ -97,7 +97,7 @@ def _spines(scenes: Scenes, part_times: Tensor) -> Spines:
         joint_widths=scenes.joint_widths[here],
         joint_directions=scenes.joint_directions[here],
         joint_angles=evaluate_waves(scenes.joint_angles[here][:, None], part_times),
-        joint_used=(scenes.joint_angles[here] != 0).any(-1),
+        joint_used=torch.stack([scenes.joint_angles[here][..., i] != 0 for i in MOVING]).any(0),
     )
 
 

@@ -1,5 +1,7 @@
 """Rotations in three and four dimensions from quaternions (w, x, y, z). Quaternions need not be of unit length."""
 
+from functools import lru_cache
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -74,14 +76,20 @@ def quaternion_pair_to_so4(
     is blockdiag(R3, 1) with R3 = quaternion_to_matrix((w, -z, -y, -x)). It is that of Yang et al., "Real-time
     Photorealistic Dynamic Scene Representation and Rendering with 4D Gaussian Splatting" (ICLR 2024).
     """
-    a, b, c, d = normalize(left, dim=-1).unbind(-1)
-    p, q, r, s = normalize(right, dim=-1).unbind(-1)
+    pairs = normalize(left, dim=-1)[..., :, None] * normalize(right, dim=-1)[..., None, :]
+    # Each entry is a sum of products of their components: one large product of matrices in place of many small ones.
+    return (pairs.flatten(-2) @ _pair_basis(pairs.dtype, pairs.device)).unflatten(-1, (4, 4))
+
+
+@lru_cache
+def _pair_basis(dtype: torch.dtype, device: torch.device) -> Float[Tensor, "pair entry"]:
+    """L(i) R(j) for all pairs of the basis quaternions 1, i, j, k, one a row."""
+    (a, b, c, d), (p, q, r, s) = torch.eye(4, dtype=torch.float64), torch.eye(4, dtype=torch.float64)
     # The product p -> left p conj(right), the components of p listed as (z, y, x, w) = (x, y, z, t) of space-time.
     left_rows = ((a, b, -c, d), (-b, a, d, c), (c, -d, a, b), (-d, -c, -b, a))
     right_rows = ((p, q, -r, -s), (-q, p, s, -r), (r, -s, p, -q), (s, r, q, p))
-    left_matrix = torch.stack([torch.stack(row, dim=-1) for row in left_rows], dim=-2)
-    right_matrix = torch.stack([torch.stack(row, dim=-1) for row in right_rows], dim=-2)
-    return left_matrix @ right_matrix
+    left, right = (torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2) for rows in (left_rows, right_rows))
+    return (left[:, None] @ right).reshape(16, 16).to(device, dtype)
 
 
 def so4_to_quaternion_pair(
@@ -92,9 +100,8 @@ def so4_to_quaternion_pair(
     The products of basis quaternions are orthogonal to each other, so a rotation's coordinates in them are the outer
     product of the two (van Elfrinkhof 1897); the sign that both may change together is left as it comes.
     """
-    basis = torch.eye(4, dtype=matrices.dtype, device=matrices.device)
-    products = quaternion_pair_to_so4(basis[:, None].expand(4, 4, 4), basis.expand(4, 4, 4))
-    outer = torch.einsum("...ij,abij->...ab", matrices, products) / 4
+    basis = _pair_basis(matrices.dtype, matrices.device)
+    outer = (matrices.flatten(-2) @ basis.mT).unflatten(-1, (4, 4)) / 4
     longest = outer.norm(dim=-2).argmax(dim=-1)
     left = normalize(torch.take_along_dim(outer, longest[..., None, None], dim=-1).squeeze(-1), dim=-1)
     return left, normalize((outer.mT @ left[..., None]).squeeze(-1), dim=-1)

@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 import os
@@ -5,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from train.config import Stage, TrainConfig, ema_decay_at, geometry_weight_at, l
 from train.data import Batch, WorldBatches, WorldDescriptions, load_batches, load_in_order
 from train.measuring import SHARES, FlopCount
 from train.objective import _match_loss, geometry_losses, reconstruction_losses, true_distances
+from train.render_ahead import render_ahead
 
 ROOT = Path(__file__).parent.parent
 TINY = [
@@ -153,8 +156,9 @@ def test_workers_describe_the_batches_that_are_described_in_place():
 @pytest.mark.filterwarnings("ignore:.*pin_memory.*")
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_gpu_is_given_the_batches_of_the_cpu(workers, monkeypatch):
-    """Without a GPU here: what is moved to it stays, and everything else is as there."""
+    """Without a GPU here: what is moved to it stays, and is rendered when it is asked for."""
     moved = []
+    monkeypatch.setattr("train.data.render_ahead", lambda loader, device: (d.to(device).render() for d in loader))
     monkeypatch.setattr("data_tools.world.WorldBatch.to", lambda batch, device: moved.append(str(device)) or batch)
     made = batches(steps=3, few_chance=0.0, many_views=(4, 4), workers=workers)
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
@@ -163,6 +167,25 @@ def test_a_gpu_is_given_the_batches_of_the_cpu(workers, monkeypatch):
     monkeypatch.undo()
     for index, batch in enumerate(found, start=1):
         assert_same_views(batch, made[index])
+
+
+@pytest.mark.cuda
+def test_what_breaks_a_rendering_ahead_is_raised_and_one_that_is_left_ends():
+    def descriptions():
+        yield batch
+        raise ValueError("broken")
+
+    made = batches(steps=8, few_chance=0.0, many_views=(4, 4), workers=0)
+    batch = WorldDescriptions(made.config, 0, 1, torch.device("cuda"))[0]
+    ahead = render_ahead(descriptions(), torch.device("cuda"))
+    next(ahead)
+    with pytest.raises(ValueError, match="broken"):
+        next(ahead)
+    before = threading.active_count()
+    ahead = render_ahead(itertools.repeat(batch), torch.device("cuda"))
+    next(ahead)
+    ahead.close()
+    assert threading.active_count() == before
 
 
 @pytest.mark.cuda

@@ -35,14 +35,14 @@ class LossWeights:
 class Stage:
     """Pictures of `size` pixels until this fraction of the run's steps.
 
-    views_per_step: in place of the run's, where it is not 0: large pictures fill a device with fewer scenes.
     world: changes to the world's WorldConfig, for example {static: 1.0} for a start with things that do not move.
+    views_per_step: in place of the run's, where it is not 0: large pictures fill a device with fewer scenes.
     """
 
     until: float = 1.0
     size: int = 128
-    views_per_step: int = 0
     world: dict[str, Any] = field(default_factory=dict)
+    views_per_step: int = 0
 
 
 @dataclass

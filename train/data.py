@@ -13,6 +13,7 @@ from data_tools.world import WorldBatch, WorldViews, describe_batch, sample_batc
 from lrm4d.shards import EpochOrder, PackedScene, ShardReader, choose_views, fit_square
 from lrm4d.shards.reader import LOG
 from train.config import RunConfig, ScenesConfig
+from train.render_ahead import render_ahead
 
 Batch = tuple[WorldViews, WorldViews]
 """Context and targets, views [scene, view]."""
@@ -153,7 +154,7 @@ def load_batches(
     if config.shards is None and not on_cpu:
         descriptions = WorldDescriptions(config, rank, world_size, device)
         loader = load_in_order(descriptions, config, first_step, config.workers, pin=True)
-        return (described.to(device).render() for described in loader)
+        return render_ahead(loader, device)
     batches: Dataset = (
         WorldBatches(config, rank, world_size, device)
         if config.shards is None

@@ -237,6 +237,8 @@ class Engine:
 
     def agree(self, wish: bool) -> bool:
         """Whether any process wishes it: clocks differ, and a checkpoint needs all processes at once."""
+        if self.engine.world_size == 1:
+            return wish  # without waiting for the device
         wishes = torch.tensor(float(wish), device=self.engine.device)
         torch.distributed.all_reduce(wishes, torch.distributed.ReduceOp.MAX)
         return bool(wishes)

@@ -102,17 +102,18 @@ class Log:
         self.folder, self.every = folder, config.log_every
         self.boards = [BOARDS[name](config, folder, first_step) for name in config.log_to]
         self.sums: dict[str, float] = {}
-        self.count = 0
+        self.counts: dict[str, int] = {}
 
     def add(self, step: int, values: dict[str, float], totals: dict[str, float]) -> dict[str, float] | None:
-        """Add a step's values; returns the means and the totals when a line was written."""
+        """Add a step's values; returns the means (over the steps that have them) and the totals when a line was
+        written."""
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
-        self.count += 1
+            self.counts[name] = self.counts.get(name, 0) + 1
         if (step + 1) % self.every:
             return None
-        means = {name: value / self.count for name, value in self.sums.items()}
-        self.sums, self.count = {}, 0
+        means = {name: value / self.counts[name] for name, value in self.sums.items()}
+        self.sums, self.counts = {}, {}
         line = {name: _round(value) for name, value in {**with_rates(means), **totals}.items()}
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps({"step": step + 1, **line}) + "\n")

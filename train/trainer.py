@@ -88,38 +88,43 @@ class Trainer(Generic[Batch]):
         """This process's batches from a step on."""
         return iter(self.task.load_batches(self.rank, self.processes, self.device, first_step))
 
-    def take_step(self, step: int, batches: Iterator[Batch]) -> tuple[dict[str, float], Batch]:
-        """One update from config.accumulate batches; returns what to log (losses: means) and the last batch."""
+    def take_step(self, step: int, batches: Iterator[Batch], exact: bool = True) -> tuple[dict[str, float], Batch]:
+        """One update from config.accumulate batches; returns what to log (losses: means) and the last batch.
+
+        exact: tell also where the time went, for which CUDA has to be waited for at each part.
+        """
         config, watch = self.config, self.watch
-        values: dict[str, float] = {"scenes": 0.0}
-        watch.start()
+        sums: dict[str, Tensor] = {}
+        scenes = 0
+        watch.start(exact)
         for micro in range(config.accumulate):
             batch = next(batches)
             watch.lap("wait_s")
             losses = self._backward(batch, step, last=micro + 1 == config.accumulate)
             for name, value in losses.items():
-                values[name] = values.get(name, 0.0) + value / config.accumulate
-            values["scenes"] += self.task.count_scenes(batch) * self.processes
+                sums[name] = sums.get(name, 0.0) + value.detach() / config.accumulate
+            scenes += self.task.count_scenes(batch) * self.processes
         limit = norm_limit(config, self.norms)
         norm, applied = self.engine.step(learning_rate_at(config, step), ema_decay_at(config, step), limit)
+        values = dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True))
         watch.lap("optimizer_s")
         self.skipped += not applied
         self.norms = [*self.norms, norm][-NORM_WINDOW:] if norm < float("inf") else self.norms
-        seconds = sum(watch.laps.values()) - watch.laps["wait_s"]
-        tflop = 3 * self.flops.take() / 1e12
-        return {**values, "norm": norm, "network_tflop": tflop, "step_s": seconds, **watch.laps}, batch
+        tflop, laps = 3 * self.flops.take() / 1e12, watch.laps
+        times = {"step_s": sum(laps.values()) - laps["wait_s"], "wait_s": laps["wait_s"]}
+        times |= {**laps, "network_tflop": tflop} if exact else {}
+        return {"scenes": scenes, **values, "norm": norm, **times}, batch
 
-    def _backward(self, batch: Batch, step: int, last: bool) -> dict[str, float]:
+    def _backward(self, batch: Batch, step: int, last: bool) -> dict[str, Tensor]:
         """A batch's share of the gradient; returns its losses."""
         answer = self.task.ask(self.engine.forward, batch)
         self.watch.lap("network_s")
         losses = self.task.losses(answer, batch, step)
-        values = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
         self.watch.lap("render_s")
         self.watch.lap_when_backward_reaches(self.task.outputs(answer))
         self.engine.backward(losses["loss"], last)
         self.watch.lap("network_backward_s")
-        return values
+        return losses
 
     def save(self, folder: Path, step: int) -> None:
         """Write a checkpoint, and the weights to use; all processes at once."""
@@ -149,7 +154,8 @@ def train(task: Task, folder: Path) -> nn.Module:
     with _progress(trainer.rank) as progress:
         bar = progress.add_task("training", total=config.steps, completed=first_step, status="")
         for step in range(first_step, config.steps):
-            values, batch = trainer.take_step(step, batches)
+            on_cpu, told = trainer.device.type == "cpu", (step + 1) % config.log_every == 0
+            values, batch = trainer.take_step(step, batches, exact=on_cpu or told)
             if (step + 1) % config.sample_every == 0:
                 model = trainer.trained()
                 if log:

@@ -38,6 +38,18 @@ def attend_by_xformers(
     return memory_efficient_attention(queries[None], keys[None], values[None], attn_bias=bias)[0]
 
 
+@functools.cache
+def xformers_works() -> bool:
+    """Whether xformers is there and was built for this PyTorch: if not, it only says so when it is asked."""
+    if memory_efficient_attention is None:
+        return False
+    try:
+        attend_by_xformers(*torch.zeros(3, 8, 1, 32, device="cuda"), [8])
+    except NotImplementedError:
+        return False
+    return True
+
+
 def attend_by_flash(
     queries: Float[Tensor, "token head channel"],
     keys: Float[Tensor, "token head channel"],
@@ -65,7 +77,7 @@ def attend(
     if queries.is_cuda and any(lengths):
         if queries.dtype in (torch.bfloat16, torch.float16):
             return attend_by_flash(queries, keys, values, lengths)
-        if memory_efficient_attention is not None:
+        if xformers_works():
             return attend_by_xformers(queries, keys, values, lengths)
     return attend_by_sdpa(queries, keys, values, lengths)
 

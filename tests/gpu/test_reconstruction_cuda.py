@@ -17,8 +17,8 @@ pytestmark = pytest.mark.cuda
 
 @pytest.mark.parametrize("by", ["flash", "xformers"])
 def test_attention_of_runs_is_attention_run_by_run(by):
-    if by == "xformers":
-        pytest.importorskip("xformers")
+    if by == "xformers" and not attention.xformers_works():
+        pytest.skip("no xformers that was built for this PyTorch")
     lengths = [70, 0, 33, 128]
     inputs = [torch.randn(sum(lengths), 4, 64, device="cuda", dtype=torch.bfloat16) for _ in range(3)]
     inputs = [x.requires_grad_() for x in inputs]
