@@ -43,6 +43,7 @@ EXTRAS = {
         "scikit-image>=0.24",
         "tensorboard>=2.18",
         "torchmetrics>=1.6",
+        "triton>=3.5; platform_system == 'Linux' and platform_machine == 'x86_64'",
         "viser>=1.1",
         "webdataset>=0.2.100",
     ],

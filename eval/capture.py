@@ -28,8 +28,10 @@ from eval.scores import Scores, mean_scores, score_pictures
 from lrm4d.cameras import Cameras, intrinsics_from_fov, look_at, project
 from lrm4d.checkpoint import read_json, write_text
 from lrm4d.export.contact_sheet import contact_sheet, spread
+from lrm4d.pretrained import DEFAULT
 from lrm4d.reconstruction.reconstructor import Reconstructor
 from lrm4d.refinement.config import RefinementConfig
+from lrm4d.refinement.corrector import corrector_of
 from lrm4d.refinement.job import Refinement
 from lrm4d.scenes import load_scene, save_scene
 from lrm4d.scenes.pictures import load_picture, save_picture
@@ -256,7 +258,7 @@ def refined(model: str, device: str, steps: int) -> Predictor:
     reconstructor = Reconstructor.from_pretrained(model, device)
 
     def predict(inputs: Views, cameras: Cameras, times: Tensor) -> Tensor:
-        job = Refinement(RefinementConfig(steps=steps), seconds=None)
+        job = Refinement(RefinementConfig(corrector=corrector_of(model), steps=steps), seconds=None)
         scene = job(reconstructor.reconstruct(inputs), inputs)
         return to_bytes(reconstructor.render(scene, cameras, times)).float() / 255
 
@@ -314,7 +316,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0 if all went well, 2 with a message if the input is wrong."""
     parser = argparse.ArgumentParser(prog="python -m eval.capture", description=__doc__.split("\n")[0])
     parser.add_argument("--capture", type=Path, required=True, help="the capture's folder")
-    parser.add_argument("--model", default="nano", help='weights by name or folder (default nano); "none" for none')
+    parser.add_argument("--model", default=DEFAULT, help='weights by name or folder; "none" for none')
     parser.add_argument("--moments", type=int, default=16, help="of the videos; every other one is given (default 16)")
     parser.add_argument("--size", type=int, default=128, help="pixels of what is cut out (default 128)")
     parser.add_argument("--steps", type=int, default=600, help="of refinement, 0 for none (default 600)")

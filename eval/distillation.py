@@ -39,6 +39,7 @@ from lrm4d.generation.layout import Slot, TokenLayout
 from lrm4d.generation.metrics import temporal_flicker
 from lrm4d.generation.presets import load_preset
 from lrm4d.generation.tuning import turn_cameras
+from lrm4d.pretrained import DEFAULT
 from lrm4d.reconstruction.reconstructor import Reconstructor
 from lrm4d.refinement.config import RefinementConfig
 from lrm4d.refinement.distillation import Distillation, DistillationConfig, NanoTeacher
@@ -181,7 +182,7 @@ def score_scene(folder: Path, task: Task, sheets: Path, report: Progress) -> dic
     inpainter = NanoInpainter.from_pretrained(task.inpainter)
     bar = report.add_task(f"{folder.name}: views", total=None)
     views, confidences = make_views(fan, inpainter, task)
-    start = Reconstructor.from_pretrained("nano", "cpu").reconstruct(views)
+    start = Reconstructor.from_pretrained(DEFAULT, "cpu").reconstruct(views)
     scores, shown = {}, {}
     scores["network"], shown["network"] = judge(start, fan)
     lessons = prepare_lessons(fan, inpainter, task.moments)

@@ -14,6 +14,7 @@ from rich.progress import track
 from eval.novel_view import Predictor, Task, load_predictors
 from eval.protocols import load_views
 from lrm4d.export.contact_sheet import contact_sheet, spread
+from lrm4d.pretrained import DEFAULT
 from lrm4d.scenes import load_scene
 from lrm4d.scenes.pictures import save_picture
 
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval.gallery", description=__doc__.split("\n")[0])
     parser.add_argument("scenes", nargs="+", type=Path, help="scene folders")
     parser.add_argument("--protocol", default="random", help="whose inputs and targets (default random)")
-    parser.add_argument("--model", default="nano", help="weights by name or folder")
+    parser.add_argument("--model", default=DEFAULT, help="weights by name or folder")
     parser.add_argument("--columns", type=int, default=8, help="targets a scene (default 8)")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the picture to write")

@@ -1,6 +1,6 @@
 """Score a model, and the baselines that need none, on unseen views and times of posed scenes.
 
-python -m eval.novel_view --scenes DIR --protocols all --model nano -o OUT writes OUT/report.md, OUT/report.json, a
+python -m eval.novel_view --scenes DIR --protocols all -o OUT writes OUT/report.md, OUT/report.json, a
 contact sheet for every scene and protocol in OUT/sheets, and OUT/scenes/NAME.json as each scene is done: the same
 command goes on where it was stopped; --restart begins again.
 """
@@ -29,6 +29,7 @@ from lrm4d.checkpoint import write_text
 from lrm4d.export.contact_sheet import reconstruction_sheet
 from lrm4d.gaussians4d import Gaussians4D
 from lrm4d.metrics import why_no_lpips
+from lrm4d.pretrained import DEFAULT
 from lrm4d.scenes import load_scene
 from lrm4d.scenes.pictures import save_picture
 from lrm4d.video import to_bytes
@@ -192,12 +193,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = argparse.ArgumentParser(prog="python -m eval.novel_view", description=__doc__.split("\n")[0])
     parser.add_argument("--scenes", required=True, help="a scene folder, or a folder of them")
     parser.add_argument("--protocols", default="all", help='"all" (default) or names with commas between')
-    parser.add_argument("--model", default="nano", help='weights by name or folder; "none" scores the baselines alone')
+    parser.add_argument(
+        "--model", default=DEFAULT, help='weights by name or folder; "none" scores the baselines alone'
+    )
     parser.add_argument("--size", type=int, help="resize to this many pixels (the longer side)")
     parser.add_argument("--limit", type=int, help="only the first N scenes")
     parser.add_argument("--every", type=int, default=1, help="score every Nth target only: a quick look (default 1)")
     parser.add_argument("--time-ignored-model", action="store_true", help="also the model told that all times are one")
-    parser.add_argument("--corrector", default="", help="also the model's scenes corrected, by name or folder: nano")
+    parser.add_argument("--corrector", default="", help="also the model's scenes corrected, by name or folder")
     parser.add_argument("--lpips", action="store_true", help="also LPIPS (needs the package lpips)")
     parser.add_argument("--device", default="auto", help="where the model runs: auto (default), cpu, cuda")
     parser.add_argument("--restart", action="store_true", help="score again what is scored already")

@@ -24,8 +24,10 @@ from eval.scores import Scores, score_pictures
 from lrm4d.checkpoint import write_text
 from lrm4d.config import make_config
 from lrm4d.gaussians4d import Gaussians4D
+from lrm4d.pretrained import DEFAULT
 from lrm4d.reconstruction.reconstructor import Reconstructor, render_frames
 from lrm4d.refinement.config import SCRATCH_STEPS, RefinementConfig, plain
+from lrm4d.refinement.corrector import corrector_of
 from lrm4d.refinement.job import correct, join
 from lrm4d.refinement.refiner import Refiner
 from lrm4d.refinement.starts import HULL_GAUSSIANS, start_in_hull
@@ -42,7 +44,7 @@ class Task:
     """What is measured; a report of another task is not mixed in."""
 
     protocol: str = "random"
-    model: str = "nano"
+    model: str = DEFAULT
     seconds: float = 30.0
     scratch_seconds: float = 30.0
     size: int | None = None
@@ -81,7 +83,7 @@ def measure_scene(folder: Path, task: Task, reconstructor: Reconstructor, advanc
         start = reconstructor.reconstruct(views)
     alone = score(start, truth) | {"seconds": clock.spent}
     advance(f"{folder.name} network")
-    config = make_config(RefinementConfig, task.settings)
+    config = make_config(RefinementConfig, [f"corrector={corrector_of(task.model)}", *task.settings])
     with clock:
         corrected = correct(start, views, config)
     refined = [alone, score(corrected, truth) | {"seconds": clock.spent}]
@@ -167,7 +169,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = argparse.ArgumentParser(prog="python -m eval.refinement", description=__doc__.split("\n")[0])
     parser.add_argument("--scenes", required=True, help="a scene folder, or a folder of them")
     parser.add_argument("--protocol", default="random", help="inputs and targets (default random)")
-    parser.add_argument("--model", default="nano", help="weights by name or folder (default nano)")
+    parser.add_argument("--model", default=DEFAULT, help="weights by name or folder")
     parser.add_argument("--seconds", type=float, default=30.0, help="of network and refinement (default 30)")
     parser.add_argument("--scratch-seconds", type=float, help="of splatting from scratch (as long)")
     parser.add_argument("--size", type=int, help="resize to this many pixels (the longer side)")

@@ -80,9 +80,9 @@ def find_network(name: str, shipped: Path, kind: str) -> Path:
     if name.count("/") == 1 and not Path(name).exists():
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(name, allow_patterns=["config.json", "model.safetensors"]))
+        return Path(snapshot_download(name, allow_patterns=["config.json", "model*.safetensors*"]))
     there = sorted(path.parent.name for path in shipped.glob("*/config.json"))
     raise ValueError(
         f"no {kind} called {name!r}: give one of {', '.join(there) or 'none shipped'}, "
-        "a folder with config.json and model.safetensors, or a hub id owner/name."
+        "a folder with config.json and model.safetensors (or shards), or a hub id owner/name."
     )

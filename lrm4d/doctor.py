@@ -8,15 +8,17 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from lrm4d.operators import find_compiler
+from lrm4d.operators import find_compiler, load_operators
 from lrm4d.rasterizer import cpu, cuda
+from lrm4d.reconstruction.attention import xformers_works
+from lrm4d.reconstruction.evidence import has_triton
 from lrm4d.reconstruction.pretrained import list_pretrained
 from lrm4d.reconstruction.reconstructor import choose_device, has_fast_bf16
 from lrm4d.video import available_mp4_codec
 
 OPTIONAL = {
     "gsplat": ("cuda", "rendering on an NVIDIA GPU"),
-    "xformers": ("cuda", "faster attention on an NVIDIA GPU"),
+    "xformers": ("cuda", "faster attention in float32 on an NVIDIA GPU"),
     "deepspeed": ("train", "training"),
     "webdataset": ("train", "training from shards"),
     "diffusers": ("generate", "making missing views of a video"),
@@ -27,6 +29,9 @@ OPTIONAL = {
     "matplotlib": ("eval", "charts"),
 }
 """Packages that lrm4d does without: the extra that brings them, and what for."""
+
+
+CUDA = "pip install 'lrm4d[cuda]'"
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ def diagnose() -> list[Finding]:
         _find_device(),
         _find_rasterizer(),
         _find_attention(),
+        _find_evidence(),
         _find_video(),
         _find_weights(),
         *(_find_package(name, extra, purpose) for name, (extra, purpose) in OPTIONAL.items()),
@@ -63,8 +69,9 @@ def _find_device() -> Finding:
 
 
 def _find_rasterizer() -> Finding:
-    if torch.cuda.is_available() and cuda.is_available():
-        return Finding("rasterizer", True, "gsplat on CUDA")
+    if torch.cuda.is_available():
+        slow = "the PyTorch reference on CUDA, far slower than gsplat"
+        return Finding("rasterizer", cuda.is_available(), "gsplat on CUDA" if cuda.is_available() else slow, CUDA)
     if cpu.is_available():
         return Finding("rasterizer", True, "the C++ operator on the CPU")
     found = "the PyTorch reference, about 100 times slower than the C++ operator"
@@ -74,8 +81,20 @@ def _find_rasterizer() -> Finding:
 
 
 def _find_attention() -> Finding:
-    fused = torch.cuda.is_available() and _installed_version("xformers") is not None
-    return Finding("attention", True, "xformers" if fused else "PyTorch's scaled_dot_product_attention")
+    if not torch.cuda.is_available():
+        return Finding("attention", True, "PyTorch's scaled_dot_product_attention")
+    single = "xformers" if xformers_works() else "scaled_dot_product_attention, scene by scene,"
+    return Finding("attention", True, f"FlashAttention in half precision, {single} in float32")
+
+
+def _find_evidence() -> Finding:
+    if torch.cuda.is_available():
+        found = (
+            "Triton's kernel on CUDA" if has_triton() else "the PyTorch reference on CUDA, far slower than Triton's"
+        )
+        return Finding("evidence", has_triton(), found, "pip install triton")
+    found = "the C++ operator on the CPU" if load_operators() else "the PyTorch reference, 9 times slower"
+    return Finding("evidence", load_operators(), found, "see the rasterizer's remedy")
 
 
 def _find_video() -> Finding:

@@ -7,6 +7,8 @@ import torch
 from moving_scene import make_gaussians, make_views, quality, spoiled
 
 from lrm4d.gaussians4d import to_model_time
+from lrm4d.pretrained import DEFAULT
+from lrm4d.reconstruction.pretrained import list_pretrained
 from lrm4d.refinement.corrector import (
     COARSER,
     FOOTPRINT,
@@ -14,6 +16,7 @@ from lrm4d.refinement.corrector import (
     CorrectorConfig,
     apply_changes,
     ask_pictures,
+    corrector_of,
     load_corrector,
     mean_over_cells,
     moments_of,
@@ -134,3 +137,11 @@ def test_weights_come_back_and_wrong_ones_are_told(tmp_path):
         load_corrector(tmp_path / "two")
     with pytest.raises(ValueError, match="no corrector called 'none'"):
         load_corrector("none")
+
+
+def test_each_shipped_network_has_its_corrector_and_others_have_the_defaults():
+    for name in list_pretrained():
+        assert corrector_of(name) == name
+        assert corrector_of(f"some/{name}") == name
+        load_corrector(name)
+    assert corrector_of("runs/mine") == corrector_of("") == DEFAULT

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LEVELS = (
-    ("rotations", "checkpoint", "config", "operators"),
+    ("rotations", "checkpoint", "config", "operators", "pretrained"),
     ("cameras", "gaussians3d", "video", "losses"),
     ("views", "trajectories", "rasterizer", "metrics"),
     ("gaussians4d", "scenes", "shards"),
@@ -23,6 +23,7 @@ LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 HOME = {
     "gsplat": ("lrm4d/rasterizer/cuda.py",),
     "xformers": ("lrm4d/reconstruction/attention.py",),
+    "triton": ("lrm4d/reconstruction/evidence_cuda.py",),
     "deepspeed": ("train/engine.py",),
     "webdataset": ("lrm4d/shards/", "data_tools/"),
     "diffusers": ("lrm4d/generation/",),

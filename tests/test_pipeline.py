@@ -10,7 +10,8 @@ from PIL import Image
 from lrm4d import pipeline
 from lrm4d.gaussians4d import Gaussians4D, load_extra
 from lrm4d.pipeline import Reconstructor, Report, choose_frames, read_inputs, reconstruct_scene
-from lrm4d.reconstruction import ReconstructionModel
+from lrm4d.pretrained import DEFAULT
+from lrm4d.reconstruction import CONFIGS, ReconstructionModel
 from lrm4d.reconstruction.pretrained import list_pretrained
 from lrm4d.reconstruction.reconstructor import check_views, choose_device, has_fast_bf16, render_frames
 from lrm4d.scenes import load_scene
@@ -328,15 +329,17 @@ def test_inputs_of_another_size_than_the_targets(reconstructor, scene, tmp_path)
 
 
 def test_shipped_networks_load():
-    assert "nano" in list_pretrained()
-    model = Reconstructor.from_pretrained("nano", "cpu").model
-    assert isinstance(model, ReconstructionModel) and not model.training
+    assert list_pretrained() == ["nano", "small"] and DEFAULT in list_pretrained()
+    for name in list_pretrained():
+        model = Reconstructor.from_pretrained(name, "cpu").model
+        assert isinstance(model, ReconstructionModel) and not model.training
+        assert model.config == CONFIGS[name]
 
 
 @pytest.mark.shared
 def test_a_real_asset_is_rebuilt_better_than_by_its_nearest_pictures(shared, tmp_path):
     scene = load_scene(shared / "scenes" / "128" / "Fox")
-    reconstructor = Reconstructor.from_pretrained("nano", "cpu")
+    reconstructor = Reconstructor.from_pretrained(DEFAULT, "cpu")
     report = reconstruct_scene(reconstructor, scene, choose_frames(scene, "random"), tmp_path, video=False)
     # The nearest input view scores 18.28 dB and 9.35 dB on the object here (python -m eval.novel_view).
     assert report.scores["psnr"] > 18.28 + 3 and report.scores["psnr_object"] > 9.35 + 3

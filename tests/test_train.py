@@ -506,6 +506,25 @@ def test_throughput_says_where_the_time_goes(alone):
     )
 
 
+def test_the_steps_that_fit_a_time_take_that_time():
+    from train.throughput import steps_that_fit
+
+    config = TrainConfig(stages=[Stage(0.25, 64), Stage(1.0, 128)])
+    steps = steps_that_fit(config, [0.1, 0.5], minutes=3)
+    assert 0.25 * steps * 0.1 + 0.75 * steps * 0.5 == pytest.approx(180, abs=0.5)
+
+
+def test_stages_are_timed_each_at_its_size(alone):
+    from train.reconstruction import ReconstructionTask
+    from train.throughput import WARM_UP, time_stages
+    from train.trainer import Trainer
+
+    stages = "stages=[{until: 0.5, size: 16}, {until: 1.0, size: 64}]"
+    changes = [*TINY, f"steps={4 * WARM_UP}", stages, "few_chance=0", "many_views=[4, 4]", "workers=0"]
+    small, large = time_stages(Trainer(ReconstructionTask(make_config(TrainConfig, changes))), steps=3)
+    assert 0 < small < large
+
+
 def test_the_log_goes_to_the_folder_and_to_boards(tmp_path):
     event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     from train.log import Log

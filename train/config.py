@@ -8,6 +8,7 @@ from typing import Any
 
 from data_tools.world import WorldConfig
 from lrm4d.config import make_config
+from lrm4d.pretrained import DEFAULT
 from lrm4d.reconstruction import CONFIGS, ModelConfig
 from lrm4d.refinement.corrector import CorrectorConfig
 
@@ -147,7 +148,7 @@ class CorrectorRun(ScenesConfig):
     """A run of train.corrector. network: whose scenes are corrected, weights by name or folder. corrector: changes to
     CorrectorConfig. alpha: the weight of alphas' squared errors, beside PSNR in bels."""
 
-    network: str = "nano"
+    network: str = DEFAULT
     corrector: dict[str, Any] = field(default_factory=dict)
     alpha: float = 0.5
 

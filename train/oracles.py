@@ -1,4 +1,4 @@
-"""What exact geometry would be worth: python -m train.oracles --model nano --scenes 12 [--size 64].
+"""What exact geometry would be worth: python -m train.oracles --model small --scenes 12 [--size 64].
 
 Scores a network on scenes of the world (set-up random, 24 views), and Gaussians made from the world's own distances:
 opaque, in the pixels' colours, each for about its own frame. Says how far the network's distances are off, too.
@@ -14,6 +14,7 @@ from torch import Tensor
 from data_tools.world import WorldViews, sample_batch
 from lrm4d.gaussians4d import Gaussians4D
 from lrm4d.metrics import psnr
+from lrm4d.pretrained import DEFAULT
 from lrm4d.reconstruction import Reconstruction
 from lrm4d.reconstruction.pretrained import load_pretrained
 from train.objective import true_distances
@@ -79,7 +80,7 @@ def score_batch(answer: Reconstruction, context: WorldViews, targets: WorldViews
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="nano", help="weights by name or folder")
+    parser.add_argument("--model", default=DEFAULT, help="weights by name or folder")
     parser.add_argument("--scenes", type=int, default=12, help="how many scenes (default 12)")
     parser.add_argument("--size", type=int, default=64, help="pixels a side (default 64)")
     arguments = parser.parse_args()

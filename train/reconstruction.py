@@ -1,7 +1,7 @@
 """Train the reconstruction network: python -m train.reconstruction CONFIG -o RUN [key=value ...].
 
     python -m train.reconstruction train/configs/debug.yaml -o runs/debug
-    python -m train.reconstruction train/configs/one_gpu.yaml -o runs/small steps=40000
+    python -m train.reconstruction train/configs/small.yaml -o runs/small start_from=runs/grown
     torchrun --nproc_per_node 2 -m train.reconstruction train/configs/nano.yaml -o runs/nano
 
 The same line again resumes the run from its last checkpoint.

@@ -3,26 +3,34 @@
     python -m train.throughput train/configs/nano.yaml
     torchrun --nproc_per_node 8 -m train.throughput train/configs/one_node.yaml --steps 50
     python -m train.throughput train/configs/inpainter.yaml --task inpainter
+    python -m train.throughput train/configs/small.yaml --minutes 50          # how many steps are that on this device?
 
 Prints the shares of a step's time, scenes/s, and the network's TFLOP/s against a large matrix product on this device.
 Writes nothing.
 """
 
 import argparse
+import math
+from collections.abc import Sequence
+from importlib import import_module
+from statistics import median
 
 from rich.console import Console
 from rich.table import Table
 
 from lrm4d.config import make_config
-from train.config import TrainConfig
-from train.inpainter import InpainterTask
-from train.inpainter_config import InpainterConfig
+from train.config import RunConfig
 from train.log import with_rates
 from train.measuring import SHARES, measure_matmul_peak
-from train.reconstruction import ReconstructionTask
 from train.trainer import Trainer
 
-TASKS = {"reconstruction": (TrainConfig, ReconstructionTask), "inpainter": (InpainterConfig, InpainterTask)}
+TASKS = {
+    "reconstruction": ("train.config.TrainConfig", "train.reconstruction.ReconstructionTask"),
+    "inpainter": ("train.inpainter_config.InpainterConfig", "train.inpainter.InpainterTask"),
+}
+"""What the configuration and the task of each are; imported when asked for, since not all is installed everywhere."""
+WARM_UP = 12
+"""Steps that are not timed: kernels are compiled for the sizes of inputs that come."""
 
 
 def measure_throughput(trainer: Trainer, first_step: int, steps: int) -> dict[str, float]:
@@ -50,6 +58,30 @@ def throughput_table(means: dict[str, float], title: str) -> Table:
     return table
 
 
+def time_stages(trainer: Trainer, steps: int) -> list[float]:
+    """Seconds a step in each stage of a run, the median of some."""
+    config, seconds, begin = trainer.config, [], 0.0
+    for stage in config.stages:
+        first = math.ceil(begin * config.steps)
+        batches = trainer.batches(first)
+        logged = [trainer.take_step(step, batches, exact=False)[0] for step in range(first, first + WARM_UP + steps)]
+        seconds.append(median(values["step_s"] + values["wait_s"] for values in logged[WARM_UP:]))
+        begin = stage.until
+    return seconds
+
+
+def steps_that_fit(config: RunConfig, seconds: Sequence[float], minutes: float) -> int:
+    """The steps that a run with these stages does in so many minutes, with `seconds` a step in each stage."""
+    ends = [min(stage.until, 1.0) for stage in config.stages]
+    shares = [end - begin for begin, end in zip([0.0, *ends], ends, strict=False)]
+    return int(60 * minutes / sum(share * time for share, time in zip(shares, seconds, strict=True)))
+
+
+def load_task(name: str) -> list[type]:
+    """The configuration's and the task's class."""
+    return [getattr(import_module(path.rpartition(".")[0]), path.rpartition(".")[2]) for path in TASKS[name]]
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -57,10 +89,17 @@ def main() -> None:
     parser.add_argument("--task", choices=TASKS, default="reconstruction", help="what the file configures")
     parser.add_argument("--steps", type=int, default=20, help="how many steps to measure")
     parser.add_argument("--from-step", type=int, default=0, help="the first of them, which has its stage's size")
+    parser.add_argument("--minutes", type=float, help="say how many steps a run does in so many minutes instead")
     parser.add_argument("changes", nargs="*", help="key=value, for example bf16=false")
     arguments = parser.parse_intermixed_args()
-    schema, task = TASKS[arguments.task]
+    schema, task = load_task(arguments.task)
     trainer = Trainer(task(make_config(schema, arguments.config, arguments.changes)))
+    if arguments.minutes:
+        seconds = time_stages(trainer, arguments.steps)
+        told = ", ".join(f"{time:.3f} s" for time in seconds)
+        print(f"steps={steps_that_fit(trainer.config, seconds, arguments.minutes)} (a step of each stage: {told})")
+        trainer.engine.close()
+        return
     means = measure_throughput(trainer, arguments.from_step, arguments.steps)
     if trainer.rank == 0:
         Console().print(throughput_table(means, f"{arguments.config}, {arguments.steps} steps"))

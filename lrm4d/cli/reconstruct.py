@@ -8,6 +8,7 @@ import typer
 from lrm4d.cli.app import app
 from lrm4d.cli.arguments import AsJson, Device, ListCommand, Model, Output, expand_lists
 from lrm4d.cli.printing import Bars, print_json
+from lrm4d.pretrained import DEFAULT
 
 if TYPE_CHECKING:
     from lrm4d.pipeline import Report
@@ -22,7 +23,7 @@ Examples:
   lrm4d demo -o /tmp/demo --json"""
 )
 def demo(
-    output: Output = Path("out/demo"), model: Model = "nano", device: Device = "auto", as_json: AsJson = False
+    output: Output = Path("out/demo"), model: Model = DEFAULT, device: Device = "auto", as_json: AsJson = False
 ) -> None:
     """Reconstruct and correct the scene that comes with lrm4d: a page to look around in, a video, pictures, scores."""
     report = run_reconstruction(DEMO_SCENE, output, model, device, protocol="demo", correct=True)
@@ -46,7 +47,7 @@ or all frames that are no inputs.""",
 def reconstruct(
     scene: Annotated[Path, typer.Argument(help="Folder with transforms.json (nerfstudio or D-NeRF).")],
     output: Output,
-    model: Model = "nano",
+    model: Model = DEFAULT,
     protocol: Annotated[str | None, typer.Option(help="Inputs and targets by a name of protocols.json.")] = None,
     inputs: Annotated[
         list[str] | None, typer.Option(help="file_paths of the input pictures, or @FILE with one a line.")
@@ -85,13 +86,14 @@ def run_reconstruction(
 ) -> "Report":
     """Reconstruct a scene folder, with bars; ValueError for what the user can mend."""
     from lrm4d.pipeline import Reconstructor, choose_frames, reconstruct_scene
+    from lrm4d.refinement.corrector import corrector_of
     from lrm4d.refinement.job import Correction
     from lrm4d.scenes import load_scene
 
     loaded = load_scene(scene, pictures_required=False)
     choice = choose_frames(loaded, protocol, inputs, targets)
     reconstructor = Reconstructor.from_pretrained(model, device)
-    correction = Correction() if correct else None
+    correction = Correction(corrector_of(model)) if correct else None
     with Bars() as bars:
         return reconstruct_scene(reconstructor, loaded, choice, output, model, size, video, bars, refine=correction)
 

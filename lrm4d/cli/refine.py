@@ -55,6 +55,7 @@ def refine(
     from lrm4d.config import make_config
     from lrm4d.pipeline import choose_frames, read_inputs, reconstruct_scene
     from lrm4d.refinement.config import SCRATCH_STEPS, RefinementConfig, plain
+    from lrm4d.refinement.corrector import corrector_of
     from lrm4d.refinement.job import GivenScene, Refinement
     from lrm4d.scenes import load_scene
 
@@ -66,7 +67,7 @@ def refine(
         start, name = _start_in_hull(read_inputs(loaded, choice.inputs, size), device), "scratch"
     else:
         start, name, refined = _load_start(scene, device)
-        base = RefinementConfig(corrector="") if refined else RefinementConfig()
+        base = RefinementConfig(corrector="" if refined else corrector_of(name))
     config = make_config(RefinementConfig, asdict(base), settings or [])
     refinement = Refinement(config, seconds, state=state)
     with Bars() as bars:

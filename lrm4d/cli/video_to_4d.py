@@ -8,6 +8,7 @@ import typer
 from lrm4d.cli.app import app
 from lrm4d.cli.arguments import AsJson, Device, Model, Output
 from lrm4d.cli.printing import Bars, print_json
+from lrm4d.pretrained import DEFAULT
 
 if TYPE_CHECKING:
     from lrm4d.pipeline.video_to_4d import Made
@@ -52,7 +53,7 @@ def video_to_4d(
     keep_known: Annotated[bool | None, typer.Option(help="Leave pixels as the warp has them (nano: yes).")] = None,
     inputs: Annotated[int, typer.Option(min=1, help="Pictures to reconstruct from, at most.")] = 36,
     refine: Annotated[float | None, typer.Option(min=1, help="Seconds to fit the scene to the views.")] = None,
-    model: Model = "nano",
+    model: Model = DEFAULT,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -65,6 +66,8 @@ def video_to_4d(
     from lrm4d.pipeline.generate import load_maker
     from lrm4d.pipeline.video_to_4d import Order
     from lrm4d.pipeline.video_to_4d import video_to_4d as run_chain
+    from lrm4d.refinement.config import RefinementConfig
+    from lrm4d.refinement.corrector import corrector_of
     from lrm4d.refinement.job import Refinement
 
     order = Order(start, seconds, frames, size, mask, geometry, depth, fov, inputs)
@@ -73,7 +76,8 @@ def video_to_4d(
     maker = load_maker(preset, overrides, inpainter, lora, device, **sampling)
     reconstructor = Reconstructor.from_pretrained(model, device)
     state = output / "refinement.safetensors"
-    refinement = Refinement(seconds=refine, state=state) if refine else None
+    config = RefinementConfig(corrector=corrector_of(model))
+    refinement = Refinement(config, refine, state=state) if refine else None
     with Bars() as bars:
         made = run_chain(
             *(video, output, maker, reconstructor, order, model, device, refinement),

@@ -54,7 +54,7 @@ def gather_evidence(
     velocities = torch.zeros_like(origins) if velocities is None else velocities
     rays = (origins, directions, velocities, distances, colors)
     out = distances.new_empty(*distances.shape, EVIDENCE_CHANNELS) if out is None else out
-    if out.is_cuda and _has_triton():
+    if out.is_cuda and has_triton():
         return gather_evidence_by_triton(views, owners, rays, out)
     gather = _gather_by_operator if not out.is_cuda and load_operators() else _gather_by_reference
     count = views.shape[1]
@@ -66,7 +66,7 @@ def gather_evidence(
 
 
 @functools.cache
-def _has_triton() -> bool:
+def has_triton() -> bool:
     """Whether Triton is there: it comes with PyTorch for CUDA, but not everywhere."""
     return importlib.util.find_spec("triton") is not None
 

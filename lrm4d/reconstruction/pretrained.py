@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lrm4d.checkpoint import read_json, read_safetensors, write_safetensors, write_text
+from lrm4d.checkpoint import find_network, read_json, read_safetensors, write_safetensors, write_text
 from lrm4d.config import make_config
 from lrm4d.reconstruction.config import ModelConfig
 from lrm4d.reconstruction.model import ReconstructionModel
@@ -72,7 +72,7 @@ def load_pretrained(name_or_folder: str | Path) -> ReconstructionModel:
 
     Float32 on the CPU, in evaluation mode. ValueError says what was found where, and what there is.
     """
-    folder = _find(str(name_or_folder))
+    folder = find_network(str(name_or_folder), SHIPPED, "weights")
     model = ReconstructionModel(make_config(ModelConfig, read_json(folder / "config.json")))
     missing, unexpected = model.load_state_dict(_read_weights(folder), strict=False)
     if missing or unexpected:
@@ -85,22 +85,8 @@ def start_from_pretrained(model: ReconstructionModel, name_or_folder: str | Path
     own = model.state_dict()
     fitting = {
         name: value
-        for name, value in _read_weights(_find(str(name_or_folder))).items()
+        for name, value in _read_weights(find_network(str(name_or_folder), SHIPPED, "weights")).items()
         if name in own and own[name].shape == value.shape
     }
     model.load_state_dict(fitting, strict=False)
     return sorted(set(own) - set(fitting))
-
-
-def _find(name: str) -> Path:
-    for folder in (SHIPPED / name, Path(name)):
-        if (folder / "config.json").is_file():
-            return folder
-    if name.count("/") == 1 and not Path(name).exists():
-        from huggingface_hub import snapshot_download
-
-        return Path(snapshot_download(name, allow_patterns=["config.json", "model*.safetensors*"]))
-    raise ValueError(
-        f"no weights called {name!r}: give one of {', '.join(list_pretrained()) or 'none shipped'}, "
-        "a folder with config.json and model.safetensors (or shards), or a hub id owner/name."
-    )

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass, field, replace
 
+from lrm4d.pretrained import DEFAULT
 from lrm4d.refinement.blending import check_shares
 
 
@@ -76,7 +77,7 @@ class RefinementConfig:
     quicker and forgive more. tolerance: of the written motion's pieces, in pixels.
     """
 
-    corrector: str = "nano"
+    corrector: str = DEFAULT
     shares: tuple[float, float] = (0.3, 0.5)
     steps: int = 300
     views: int = 18

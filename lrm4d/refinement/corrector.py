@@ -21,6 +21,7 @@ from lrm4d.checkpoint import find_network, read_json, read_safetensors, write_sa
 from lrm4d.config import make_config
 from lrm4d.gaussians3d import Gaussians3D
 from lrm4d.gaussians4d import Gaussians4D, to_model_time
+from lrm4d.pretrained import DEFAULT
 from lrm4d.refinement.deforming import Deforming, start_free
 from lrm4d.refinement.fit import draw_slices
 from lrm4d.refinement.moving import from_moving
@@ -249,6 +250,12 @@ def save_corrector(corrector: Corrector, folder: str | Path) -> None:
     """Write config.json and model.safetensors (float32), each atomically."""
     write_safetensors(Path(folder) / "model.safetensors", corrector.state_dict(), {"format": "pt"})
     write_text(Path(folder) / "config.json", json.dumps(asdict(corrector.config), indent=2) + "\n")
+
+
+def corrector_of(network: str) -> str:
+    """The name of the corrector that was trained on a network's scenes, the default network's if none was."""
+    name = Path(network).name
+    return name if (SHIPPED / name / "config.json").is_file() else DEFAULT
 
 
 def load_corrector(name_or_folder: str | Path) -> Corrector:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lrm4d.gaussians4d import Gaussians4D
 from lrm4d.metrics import psnr
+from lrm4d.pretrained import DEFAULT
 from lrm4d.reconstruction.reconstructor import Reconstructor
 from lrm4d.refinement.blending import blend
 from lrm4d.refinement.config import RefinementConfig
@@ -35,7 +36,7 @@ class GivenScene(Reconstructor):
 class Correction:
     """The corrector alone, without a fit; called with a scene and the views that it was made of."""
 
-    def __init__(self, corrector: str = "nano"):
+    def __init__(self, corrector: str = DEFAULT):
         self.corrector = load_corrector(corrector)
 
     def __call__(self, start: Gaussians4D, views: Views, progress: Progress | None = None) -> Gaussians4D:
