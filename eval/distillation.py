@@ -39,7 +39,7 @@ from lrm4d.generation.layout import Slot, TokenLayout
 from lrm4d.generation.metrics import temporal_flicker
 from lrm4d.generation.presets import load_preset
 from lrm4d.generation.tuning import turn_cameras
-from lrm4d.pretrained import DEFAULT
+from lrm4d.pretrained import FOR_MADE_VIEWS
 from lrm4d.reconstruction.reconstructor import Reconstructor
 from lrm4d.refinement.config import RefinementConfig
 from lrm4d.refinement.distillation import Distillation, DistillationConfig, NanoTeacher
@@ -57,13 +57,14 @@ TAUGHT = (-50.0, -20.0, 20.0, 50.0)
 class Task:
     """What is done.
 
-    size: pixels, of all pictures. steps: of refinement. every: of the steps, every how manyth asks the teacher.
-    moments: shown to it at once. preset: whose plan makes the views. made_confidence: of pixels that the video does
-    not tell.
+    model: the network that makes the scene. size: pixels, of all pictures. steps: of refinement. every: of the steps,
+    every how manyth asks the teacher. moments: shown to it at once. preset: whose plan makes the views.
+    made_confidence: of pixels that the video does not tell.
     """
 
     inpainter: str
     weights: str
+    model: str = FOR_MADE_VIEWS
     size: int = 64
     steps: int = 300
     every: int = 4
@@ -182,7 +183,7 @@ def score_scene(folder: Path, task: Task, sheets: Path, report: Progress) -> dic
     inpainter = NanoInpainter.from_pretrained(task.inpainter)
     bar = report.add_task(f"{folder.name}: views", total=None)
     views, confidences = make_views(fan, inpainter, task)
-    start = Reconstructor.from_pretrained(DEFAULT, "cpu").reconstruct(views)
+    start = Reconstructor.from_pretrained(task.model, "cpu").reconstruct(views)
     scores, shown = {}, {}
     scores["network"], shown["network"] = judge(start, fan)
     lessons = prepare_lessons(fan, inpainter, task.moments)
@@ -238,6 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval.distillation", description=__doc__.split("\n")[0])
     parser.add_argument("--scenes", required=True, help="a scene folder with depth/front.npz, or a folder of them")
     parser.add_argument("--inpainter", default="nano", help="weights by name or folder (default nano)")
+    parser.add_argument("--model", default=FOR_MADE_VIEWS, help="the network, weights by name or folder")
     parser.add_argument("--limit", type=int, help="only the first N scenes")
     parser.add_argument("--size", type=int, default=64, help="pixels of all pictures (default 64)")
     parser.add_argument("--steps", type=int, default=300, help="of refinement (default 300)")
@@ -249,7 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = DistillationConfig(options.weight, tuple(options.levels), guidance=options.guidance)
         weights = hash_weights(options.inpainter)
-        task = Task(options.inpainter, weights, options.size, options.steps, distillation=config)
+        task = Task(options.inpainter, weights, options.model, options.size, options.steps, distillation=config)
         text = run(find_scenes(options.scenes, options.limit), task, options.output)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

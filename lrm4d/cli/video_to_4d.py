@@ -8,7 +8,7 @@ import typer
 from lrm4d.cli.app import app
 from lrm4d.cli.arguments import AsJson, Device, Model, Output
 from lrm4d.cli.printing import Bars, print_json
-from lrm4d.pretrained import DEFAULT
+from lrm4d.pretrained import FOR_MADE_VIEWS
 
 if TYPE_CHECKING:
     from lrm4d.pipeline.video_to_4d import Made
@@ -53,7 +53,7 @@ def video_to_4d(
     keep_known: Annotated[bool | None, typer.Option(help="Leave pixels as the warp has them (nano: yes).")] = None,
     inputs: Annotated[int, typer.Option(min=1, help="Pictures to reconstruct from, at most.")] = 36,
     refine: Annotated[float | None, typer.Option(min=1, help="Seconds to fit the scene to the views.")] = None,
-    model: Model = DEFAULT,
+    model: Model = FOR_MADE_VIEWS,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:

@@ -30,7 +30,7 @@ from lrm4d.pipeline.depth import by_network, choose_depth, find_geometry
 from lrm4d.pipeline.generate import Maker, generate, object_radius, view_from
 from lrm4d.pipeline.reconstruct import Choice, Refine, reconstruct_scene
 from lrm4d.pipeline.stages import Stages
-from lrm4d.pretrained import DEFAULT
+from lrm4d.pretrained import FOR_MADE_VIEWS
 from lrm4d.reconstruction.reconstructor import Progress, Reconstructor
 from lrm4d.scenes import load_scene
 from lrm4d.scenes.pictures import load_pictures, save_picture, save_pictures
@@ -96,7 +96,7 @@ def video_to_4d(
     maker: Maker,
     reconstructor: Reconstructor,
     order: Order = Order(),
-    model_name: str = DEFAULT,
+    model_name: str = FOR_MADE_VIEWS,
     device: str = "auto",
     refine: Refine | None = None,
     announce: Callable[[str], None] | None = None,
