@@ -33,17 +33,16 @@ from lrm4d.gaussians4d import Gaussians4D
 from lrm4d.generation.backends import choose_sampling
 from lrm4d.generation.completion import complete
 from lrm4d.generation.foreground import cut_out_of_white, take_from_white
-from lrm4d.generation.grid import ViewGrid, start_grid
+from lrm4d.generation.grid import start_grid
 from lrm4d.generation.inpainter import NanoInpainter
-from lrm4d.generation.layout import Slot, TokenLayout
 from lrm4d.generation.metrics import temporal_flicker
 from lrm4d.generation.presets import load_preset
-from lrm4d.generation.tuning import turn_cameras
 from lrm4d.pretrained import FOR_MADE_VIEWS
 from lrm4d.reconstruction.reconstructor import Reconstructor
 from lrm4d.refinement.config import RefinementConfig
-from lrm4d.refinement.distillation import Distillation, DistillationConfig, NanoTeacher
-from lrm4d.refinement.refiner import ExtraLoss, Refiner, Render, refine
+from lrm4d.refinement.distillation import DistillationConfig
+from lrm4d.refinement.lessons import EVERY, MOMENTS, prepare_lessons, teach
+from lrm4d.refinement.refiner import Refiner, refine
 from lrm4d.scenes.pictures import save_picture
 from lrm4d.views import Views
 
@@ -67,20 +66,11 @@ class Task:
     model: str = FOR_MADE_VIEWS
     size: int = 64
     steps: int = 300
-    every: int = 4
-    moments: int = 4
+    every: int = EVERY
+    moments: int = MOMENTS
     preset: str = "full4d"
     made_confidence: float = 0.5
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """A taught camera: the teacher of some moments there, and the cameras and times [time] to render."""
-
-    teacher: NanoTeacher
-    cameras: Cameras
-    times: Float[Tensor, "time"]
 
 
 def resize_fan(fan: Fan, size: int) -> Fan:
@@ -91,45 +81,6 @@ def resize_fan(fan: Fan, size: int) -> Fan:
     )
     geometries = {view: geometry.resize(size, size) for view, geometry in fan.geometries.items()}
     return replace(fan, images=images, alphas=alphas, cameras=fan.cameras.resize(size, size), geometries=geometries)
-
-
-def prepare_lessons(fan: Fan, inpainter: NanoInpainter, moments: int) -> list[Lesson]:
-    """For each taught camera, and each way to choose every so manyth moment: what the teacher is told is the video at
-    these moments and its warp to the camera."""
-    stride = max(1, len(fan.times) // moments)
-    lessons = []
-    for degrees in TAUGHT:
-        stand = turn_cameras(fan.cameras[:, 0], degrees)
-        grid = start_grid(fan.images[:, 0], fan.geometries[0], stand.reshape(-1, 1), fan.times)
-        for first in range(stride):
-            chosen = torch.arange(first, len(fan.times), stride)
-            lessons.append(_prepare(grid[chosen], chosen, inpainter))
-    return lessons
-
-
-def _prepare(grid: ViewGrid, chosen: Tensor, inpainter: NanoInpainter) -> Lesson:
-    slots = [Slot(view, int(t), role) for view, role in enumerate(("source", "target")) for t in chosen]
-    layout = TokenLayout(tuple(slots), rule="fused").with_warp_slots()
-    images, seen = (values.transpose(0, 1).flatten(0, 1)[None] for values in (grid.images, grid.known))
-    order = torch.arange(grid.shape[0])
-    cells = [(view, t) for view in (0, 1) for t in order]
-    cameras = grid.cameras[torch.stack([t for _, t in cells]), torch.tensor([view for view, _ in cells])]
-    teacher = NanoTeacher(inpainter, layout, images, seen, cameras.reshape(1, -1))
-    return Lesson(teacher, grid.cameras[:, 1], grid.times)
-
-
-def teach(lessons: Sequence[Lesson], config: DistillationConfig, every: int) -> ExtraLoss:
-    """The term of a refinement's loss; a lesson a time, drawn by the step."""
-
-    def term(render: Render, step: int) -> Tensor:
-        if step % every:
-            return torch.zeros(())
-        generator = torch.Generator().manual_seed(step)
-        lesson = lessons[int(torch.randint(len(lessons), (), generator=generator))]
-        renders = render(lesson.cameras, lesson.times)[None]
-        return Distillation(config, lesson.teacher).loss(renders, generator)
-
-    return term
 
 
 def make_views(fan: Fan, inpainter: NanoInpainter, task: Task) -> tuple[Views, Float[Tensor, "view 1 height width"]]:
@@ -186,7 +137,8 @@ def score_scene(folder: Path, task: Task, sheets: Path, report: Progress) -> dic
     start = Reconstructor.from_pretrained(task.model, "cpu").reconstruct(views)
     scores, shown = {}, {}
     scores["network"], shown["network"] = judge(start, fan)
-    lessons = prepare_lessons(fan, inpainter, task.moments)
+    video = fan.images[:, 0], fan.geometries[0], fan.times
+    lessons = prepare_lessons(*video, TAUGHT, inpainter, task.moments)
     terms = {"refined": None, "refined, taught": teach(lessons, task.distillation, task.every)}
     for method, term in terms.items():
         config = RefinementConfig(steps=task.steps)

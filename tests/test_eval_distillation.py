@@ -1,13 +1,17 @@
 """The judge of distillation: what the teacher is told and when it is asked, on the ball of stripes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from eval.distillation import TAUGHT, judge, prepare_lessons, resize_fan, teach, turn_cameras
+from eval.distillation import TAUGHT, judge, resize_fan
 from eval.fans import Fan
 from lrm4d.generation.inpainter import NanoInpainter
 from lrm4d.generation.network import InpaintingNetwork, NanoConfig
+from lrm4d.generation.tuning import turn_cameras
 from lrm4d.refinement.distillation import DistillationConfig
+from lrm4d.refinement.lessons import prepare_lessons, teach, turns_between
 from lrm4d.trajectories import cameras_around
 from tests.grid_scenes import ball_grid, see_ball
 from tests.moving_scene import make_gaussians
@@ -20,6 +24,10 @@ def make_fan(count: int = 4, size: int = 24) -> Fan:
     images, _, hit = see_ball(grid.cameras, grid.times)
     names = tuple(f"view{view}" for view in range(grid.shape[1]))
     return Fan(names, images, hit.float(), grid.cameras, grid.times, {0: geometry})
+
+
+def video_of(fan: Fan) -> tuple:
+    return fan.images[:, 0], fan.geometries[0], fan.times
 
 
 def make_inpainter() -> NanoInpainter:
@@ -35,9 +43,20 @@ def test_cameras_turn_as_the_trajectories_do():
     torch.testing.assert_close(turned.camera_to_world, wanted.camera_to_world, atol=1e-5, rtol=0)
 
 
+def test_what_is_taught_lies_between_neighbours_and_not_at_the_back():
+    turns = [0.0, -60.0, 30.0, 60.0, -30.0]
+    front = make_fan().cameras[0, 0]
+    fan = torch.stack([turn_cameras(front, turn).camera_to_world for turn in turns])
+    cameras = replace(front, camera_to_world=fan, intrinsics=front.intrinsics.expand(5, 3, 3))
+    assert turns_between(cameras) == pytest.approx([-45, -15, 15, 45], abs=1e-3)
+    ring = torch.stack([turn_cameras(front, 72.0 * i).camera_to_world for i in range(5)])
+    around = turns_between(replace(cameras, camera_to_world=ring))
+    assert around == pytest.approx([-180, -108, -36, 36, 108], abs=1e-3)
+
+
 def test_lessons_cover_all_moments_and_show_the_teacher_the_warps():
     fan = make_fan()
-    lessons = prepare_lessons(fan, make_inpainter(), moments=2)
+    lessons = prepare_lessons(*video_of(fan), TAUGHT, make_inpainter(), moments=2)
     assert len(lessons) == 2 * len(TAUGHT)
     assert {float(t) for lesson in lessons for t in lesson.times} == {float(t) for t in fan.times}
     for lesson in lessons:
@@ -51,7 +70,7 @@ def test_lessons_cover_all_moments_and_show_the_teacher_the_warps():
 
 def test_the_teacher_is_asked_every_so_many_steps_and_moves_the_scene():
     fan = make_fan()
-    term = teach(prepare_lessons(fan, make_inpainter(), moments=2), DistillationConfig(), every=3)
+    term = teach(prepare_lessons(*video_of(fan), TAUGHT, make_inpainter(), moments=2), DistillationConfig(), every=3)
     scene, asked = make_gaussians(10), []
     colors = scene.colors.clone().requires_grad_()
 

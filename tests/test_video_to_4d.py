@@ -30,6 +30,7 @@ from lrm4d.generation.regions import close_gaps, drop_small_parts, fill_small_ho
 from lrm4d.pipeline import video_to_4d as chain
 from lrm4d.pipeline.clip import read_clip, read_masks
 from lrm4d.pipeline.stages import Stages
+from lrm4d.refinement.distillation import NanoTeacher
 from lrm4d.scenes import load_scene
 from lrm4d.scenes.pictures import load_pictures, save_pictures
 from lrm4d.trajectories import parse_bank
@@ -347,6 +348,19 @@ def test_a_finished_run_is_refined_from_its_views_once(done, parts, tmp_path, ca
     assert (output / "geometry.npz").read_bytes() == (done / "geometry.npz").read_bytes()
     assert run(line) == 0
     assert "refine" not in json.loads(capsys.readouterr().out)["seconds"], "the same refinement is not done again"
+
+
+def test_a_refinement_is_taught_by_the_inpainter(done, parts, tmp_path, capsys, monkeypatch):
+    output, asked, velocity = tmp_path / "out", [], NanoTeacher.velocity
+    shutil.copytree(done, output)
+    line = [word.replace(str(done), str(output)) for word in command(parts, output, "--refine", "1", "--json")]
+    monkeypatch.setattr(NanoTeacher, "velocity", lambda *told: asked.append(told[2]) or velocity(*told))
+    assert run(line) == 0 and not asked
+    assert run([*line, "--teach"]) == 0
+    assert len(asked) > 2 and all(0.5 <= level <= 0.95 for level in asked)
+    capsys.readouterr()
+    assert run([*line, "--teach"]) == 0
+    assert "refine" not in json.loads(capsys.readouterr().out)["seconds"], "nor is the same teaching"
 
 
 @pytest.mark.parametrize("stage", ["generate", "reconstruct_scene", "save_with_alphas"])

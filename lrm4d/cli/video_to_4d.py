@@ -21,6 +21,7 @@ Examples:
   lrm4d video-to-4d juggle.mp4 -o out/juggle --start 2 --seconds 4 --frames 16
   lrm4d video-to-4d dog.mp4 --mask dog_masks/ -o out/dog
   lrm4d video-to-4d frog.mp4 -o out/frog --refine 60
+  lrm4d video-to-4d frog.mp4 -o out/frog --refine 120 --teach
   lrm4d video-to-4d frames/ --preset full4d --bank fan:views=6,span=90 --steps 2 -o out/x
 \b
 The object is told by --mask (a video, a folder of pictures, or one picture; white inside), else by the transparency of
@@ -28,7 +29,7 @@ a folder's PNG files, else by a white background, else by what moves before a ca
 kept; networks see it as if taken from the front, 2.7 units away, with a lens of 49.1 degrees. Rooms and landscapes are
 not reconstructed. `lrm4d generate --help` tells of presets and banks.
 \b
-A run that was stopped goes on when the same command is given again; --model, --inputs and --refine may differ then."""
+A run that was stopped goes on if the same command is given again; --model, --inputs, --refine, --teach may differ."""
 )
 def video_to_4d(
     video: Annotated[Path, typer.Argument(help="A video, or a folder of pictures in the order of their names.")],
@@ -53,6 +54,7 @@ def video_to_4d(
     keep_known: Annotated[bool | None, typer.Option(help="Leave pixels as the warp has them (nano: yes).")] = None,
     inputs: Annotated[int, typer.Option(min=1, help="Pictures to reconstruct from, at most.")] = 36,
     refine: Annotated[float | None, typer.Option(min=1, help="Seconds to fit the scene to the views.")] = None,
+    teach: Annotated[bool, typer.Option(help="Ask the inpainter about cameras between them, too.")] = False,
     model: Model = FOR_MADE_VIEWS,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -68,6 +70,7 @@ def video_to_4d(
     from lrm4d.pipeline.video_to_4d import video_to_4d as run_chain
     from lrm4d.refinement.config import RefinementConfig
     from lrm4d.refinement.corrector import corrector_of
+    from lrm4d.refinement.distillation import DistillationConfig
     from lrm4d.refinement.job import Refinement
 
     order = Order(start, seconds, frames, size, mask, geometry, depth, fov, inputs)
@@ -78,9 +81,10 @@ def video_to_4d(
     state = output / "refinement.safetensors"
     config = RefinementConfig(corrector=corrector_of(model))
     refinement = Refinement(config, refine, state=state) if refine else None
+    teaching = DistillationConfig() if teach else None
     with Bars() as bars:
         made = run_chain(
-            *(video, output, maker, reconstructor, order, model, device, refinement),
+            *(video, output, maker, reconstructor, order, model, device, refinement, teaching),
             announce=lambda text: typer.echo(text, err=True),
             progress=bars,
         )

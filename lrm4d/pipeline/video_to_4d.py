@@ -25,6 +25,7 @@ from lrm4d.generation.foreground import cut_out_of_white, find_foreground, is_on
 from lrm4d.generation.framing import Framing, frame_object
 from lrm4d.generation.geometry import DEFAULT_FOV, Geometry, static_cameras
 from lrm4d.generation.grid import ViewGrid, load_grid, picture_path, start_grid
+from lrm4d.generation.inpainter import NanoInpainter
 from lrm4d.pipeline.clip import Clip, read_clip, read_masks
 from lrm4d.pipeline.depth import by_network, choose_depth, find_geometry
 from lrm4d.pipeline.generate import Maker, generate, object_radius, view_from
@@ -32,6 +33,9 @@ from lrm4d.pipeline.reconstruct import Choice, Refine, reconstruct_scene
 from lrm4d.pipeline.stages import Stages
 from lrm4d.pretrained import FOR_MADE_VIEWS
 from lrm4d.reconstruction.reconstructor import Progress, Reconstructor
+from lrm4d.refinement.distillation import DistillationConfig
+from lrm4d.refinement.lessons import prepare_lessons, teach, turns_between
+from lrm4d.refinement.refiner import ExtraLoss
 from lrm4d.scenes import load_scene
 from lrm4d.scenes.pictures import load_pictures, save_picture, save_pictures
 from lrm4d.views import Views
@@ -99,6 +103,7 @@ def video_to_4d(
     model_name: str = FOR_MADE_VIEWS,
     device: str = "auto",
     refine: Refine | None = None,
+    teaching: DistillationConfig | None = None,
     announce: Callable[[str], None] | None = None,
     progress: Progress | None = None,
 ) -> Made:
@@ -106,7 +111,8 @@ def video_to_4d(
 
     Writes frames/ (the object, RGBA), geometry.npz, grid/ (the views: pictures with alpha, videos, transforms.json),
     views.png, and reconstruct_scene's files: scene.safetensors, scene.html, orbit.mp4, contact_sheet.png, renders/;
-    report.json comes last. refine: see reconstruct_scene. announce: told what was assumed, and an estimate before the
+    report.json comes last. refine: see reconstruct_scene. teaching: refine is a Refinement, and while it fits, the
+    inpainter is asked about cameras between the views. announce: told what was assumed, and an estimate before the
     long stages. ValueError for a video without an object that can be told, and for the folder of another run.
     """
     chain = _Chain(
@@ -117,7 +123,9 @@ def video_to_4d(
         chain.estimate(frames, alphas)
     known = chain.timed("depth", lambda: chain.geometry(frames, alphas))
     grid = chain.timed("views", lambda: chain.views(frames, alphas, known))
-    chain.reconstruct(grid, model_name, refine)
+    if refine is not None and teaching is not None:
+        refine = replace(refine, extra_loss=chain.teach(teaching, frames, known, grid))
+    chain.reconstruct(grid, model_name, refine, teaching)
     write_text(chain.output / "report.json", json.dumps(asdict(chain.made), indent=1) + "\n")
     return chain.made
 
@@ -251,10 +259,21 @@ class _Chain:
         self.made.files |= {"grid": str(folder), "views": str(self.output / "views.png")}
         return grid
 
-    def reconstruct(self, grid: ViewGrid, model_name: str, refine: Refine | None) -> None:
+    def teach(self, config: DistillationConfig, frames: Tensor, known: Geometry, grid: ViewGrid) -> ExtraLoss:
+        """What the inpainter has to say of cameras between those of the views."""
+        if not isinstance(self.maker.inpainter, NanoInpainter):
+            raise ValueError("only the small inpainter teaches so far: leave out --teach, or take --inpainter nano.")
+        placed, _ = self.place(known)
+        turns = turns_between(grid.cameras[0])
+        return teach(prepare_lessons(frames, placed, grid.times, turns, self.maker.inpainter), config)
+
+    def reconstruct(
+        self, grid: ViewGrid, model_name: str, refine: Refine | None, teaching: DistillationConfig | None
+    ) -> None:
         """The scene and all its files."""
         inputs, held_out = choose_inputs(*grid.shape, self.order.inputs)
         asked = {"model": model_name, "inputs": self.order.inputs, "refine": None if refine is None else str(refine)}
+        asked |= {"teaching": str(teaching)} if refine is not None and teaching is not None else {}
         file = self.output / "scene.json"
         if not self.stages.has("scene", **asked):
             scene = load_scene(self.output / "grid")
