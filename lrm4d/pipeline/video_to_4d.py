@@ -123,9 +123,7 @@ def video_to_4d(
         chain.estimate(frames, alphas)
     known = chain.timed("depth", lambda: chain.geometry(frames, alphas))
     grid = chain.timed("views", lambda: chain.views(frames, alphas, known))
-    if refine is not None and teaching is not None:
-        refine = replace(refine, extra_loss=chain.teach(teaching, frames, known, grid))
-    chain.reconstruct(grid, model_name, refine, teaching)
+    chain.reconstruct(grid, model_name, refine, teaching, (frames, known))
     write_text(chain.output / "report.json", json.dumps(asdict(chain.made), indent=1) + "\n")
     return chain.made
 
@@ -259,7 +257,7 @@ class _Chain:
         self.made.files |= {"grid": str(folder), "views": str(self.output / "views.png")}
         return grid
 
-    def teach(self, config: DistillationConfig, frames: Tensor, known: Geometry, grid: ViewGrid) -> ExtraLoss:
+    def teach(self, config: DistillationConfig, grid: ViewGrid, frames: Tensor, known: Geometry) -> ExtraLoss:
         """What the inpainter has to say of cameras between those of the views."""
         if not isinstance(self.maker.inpainter, NanoInpainter):
             raise ValueError("only the small inpainter teaches so far: leave out --teach, or take --inpainter nano.")
@@ -268,14 +266,22 @@ class _Chain:
         return teach(prepare_lessons(frames, placed, grid.times, turns, self.maker.inpainter), config)
 
     def reconstruct(
-        self, grid: ViewGrid, model_name: str, refine: Refine | None, teaching: DistillationConfig | None
+        self,
+        grid: ViewGrid,
+        model_name: str,
+        refine: Refine | None,
+        teaching: DistillationConfig | None,
+        video: tuple[Tensor, Geometry],
     ) -> None:
-        """The scene and all its files."""
+        """The scene and all its files. video: its frames and what is known of their depth, for teaching."""
         inputs, held_out = choose_inputs(*grid.shape, self.order.inputs)
         asked = {"model": model_name, "inputs": self.order.inputs, "refine": None if refine is None else str(refine)}
-        asked |= {"teaching": str(teaching)} if refine is not None and teaching is not None else {}
+        taught = refine is not None and teaching is not None
+        asked |= {"teaching": str(teaching)} if taught else {}
         file = self.output / "scene.json"
         if not self.stages.has("scene", **asked):
+            if taught:
+                refine = replace(refine, extra_loss=self.teach(teaching, grid, *video))
             scene = load_scene(self.output / "grid")
             reason = f"{len(inputs)} of {grid.shape[0] * grid.shape[1]} pictures, held-out ones as targets"
             choice = Choice(tuple(map(_name, inputs)), tuple(map(_name, held_out or inputs)), reason)
