@@ -54,7 +54,7 @@ def test_every_row_of_the_table_is_valid_and_no_two_are_the_same():
 
 def test_kept_batches_are_the_trainings_and_serve_only_those_with_the_same_scenes(tmp_path):
     base = make_config(TrainConfig, SMALL)
-    kept, made = KeptBatches(base, tmp_path), WorldBatches(base, 0, 1, torch.device("cpu"))
+    kept, made = KeptBatches(base, tmp_path), WorldBatches(base, 0, 1)
     kept.keep(2)
     (path,) = (tmp_path / "batches").iterdir()
     assert_same(kept[2], made[2])
@@ -64,7 +64,7 @@ def test_kept_batches_are_the_trainings_and_serve_only_those_with_the_same_scene
         KeptBatches(same, tmp_path)[2]
     for change in ("seed=1", "target_views=3", "many_views=[2, 2]", "stages=[{size: 16, world: {static: 1.0}}]"):
         other = make_config(TrainConfig, SMALL, [change])
-        assert_same(KeptBatches(other, tmp_path)[2], WorldBatches(other, 0, 1, torch.device("cpu"))[2])
+        assert_same(KeptBatches(other, tmp_path)[2], WorldBatches(other, 0, 1)[2])
 
 
 def test_a_static_start_shares_the_scenes_of_what_comes_after_it(tmp_path):
@@ -80,7 +80,7 @@ def test_no_training_draws_a_held_out_scene(monkeypatch, tmp_path):
     seen = []
     monkeypatch.setattr("train.data.sample_batch", lambda seeds, *_, **__: seen.extend(seeds))
     for seed in range(20):
-        batches = WorldBatches(make_config(TrainConfig, SMALL, [f"seed={seed}"]), 0, 1, torch.device("cpu"))
+        batches = WorldBatches(make_config(TrainConfig, SMALL, [f"seed={seed}"]), 0, 1)
         for index in range(3):
             batches[index]
     monkeypatch.setattr("train.held_out.sample_batch", lambda seeds, *_, **__: seen.append(min(seeds)))

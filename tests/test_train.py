@@ -97,9 +97,7 @@ def test_a_stage_changes_the_world():
     )
     assert [config.world_at(step).static for step in (0, 4, 5)] == [1.0, 1.0, WorldConfig().static]
     config.views_per_step, config.few_chance, config.many_views = 12, 0.0, (3, 3)
-    still, moving = (
-        WorldBatches(config, rank=0, world_size=1, device=torch.device("cpu"))[step][0].flows for step in (0, 5)
-    )
+    still, moving = (WorldBatches(config, rank=0, world_size=1)[step][0].flows for step in (0, 5))
     assert still.abs().max() == 0 < moving.abs().max()
     with pytest.raises(ValueError, match="speeed"):
         make_config(TrainConfig, ["stages=[{world: {speeed: 2}}]"]).world_at(0)
@@ -130,7 +128,7 @@ def test_every_recipe_is_valid(path):
 
 def batches(**changes) -> WorldBatches:
     config = TrainConfig(stages=[Stage(1.0, 32)], views_per_step=12, target_views=3, **changes)
-    return WorldBatches(config, rank=0, world_size=1, device=torch.device("cpu"))
+    return WorldBatches(config, rank=0, world_size=1)
 
 
 def test_a_step_has_the_same_batch_whenever_it_is_asked_for():
@@ -145,7 +143,7 @@ def test_a_step_has_the_same_batch_whenever_it_is_asked_for():
 
 def test_workers_describe_the_batches_that_are_described_in_place():
     made = batches(steps=5, few_chance=0.0, many_views=(4, 4))
-    descriptions = WorldDescriptions(made.config, rank=0, world_size=1, device=torch.device("cpu"))
+    descriptions = WorldDescriptions(made.config, rank=0, world_size=1)
     received = list(load_in_order(descriptions, made.config, first_step=2, workers=2))
     assert len(received) == 3
     for index, batch in enumerate(received, start=2):
@@ -176,7 +174,7 @@ def test_what_breaks_a_rendering_ahead_is_raised_and_one_that_is_left_ends():
         raise ValueError("broken")
 
     made = batches(steps=8, few_chance=0.0, many_views=(4, 4), workers=0)
-    batch = WorldDescriptions(made.config, 0, 1, torch.device("cuda"))[0]
+    batch = WorldDescriptions(made.config, 0, 1)[0]
     ahead = render_ahead(descriptions(), torch.device("cuda"))
     next(ahead)
     with pytest.raises(ValueError, match="broken"):

@@ -94,7 +94,7 @@ class KeptBatches(WorldBatches):
     """The world's batches, read where the table keeps them and else made."""
 
     def __init__(self, config: TrainConfig, folder: Path):
-        super().__init__(config, 0, 1, torch.device("cpu"))
+        super().__init__(config, 0, 1)
         self.folder = folder / "batches"
 
     def __getitem__(self, index: int) -> Batch:
@@ -111,6 +111,7 @@ class KeptBatches(WorldBatches):
         """All that a batch depends on."""
         step = index // self.config.accumulate
         stage = {"size": self.config.size_at(step), "world": asdict(self.config.world_at(step))}
+        stage["views_per_step"] = self.config.views_at(step)
         return {**{name: getattr(self.config, name) for name in SCENE_KEYS}, **stage, "index": index}
 
 

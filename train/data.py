@@ -27,8 +27,8 @@ class WorldBatches(Dataset):
     A step takes config.accumulate of them, one after the other.
     """
 
-    def __init__(self, config: ScenesConfig, rank: int, world_size: int, device: torch.device):
-        self.config, self.rank, self.world_size, self.device = config, rank, world_size, device
+    def __init__(self, config: ScenesConfig, rank: int, world_size: int):
+        self.config, self.rank, self.world_size = config, rank, world_size
 
     def __len__(self) -> int:
         """The batches of the whole run."""
@@ -36,7 +36,7 @@ class WorldBatches(Dataset):
 
     def __getitem__(self, index: int) -> Batch:
         """A batch: views [scene, view]."""
-        return sample_batch(**self.arguments(index), device=self.device)
+        return sample_batch(**self.arguments(index))
 
     def arguments(self, index: int) -> dict[str, Any]:
         """What a batch is made from: the arguments of sample_batch and describe_batch."""
@@ -152,13 +152,11 @@ def load_batches(
     where `device` is a GPU."""
     on_cpu = device.type == "cpu"
     if config.shards is None and not on_cpu:
-        descriptions = WorldDescriptions(config, rank, world_size, device)
+        descriptions = WorldDescriptions(config, rank, world_size)
         loader = load_in_order(descriptions, config, first_step, config.workers, pin=True)
         return render_ahead(loader, device)
     batches: Dataset = (
-        WorldBatches(config, rank, world_size, device)
-        if config.shards is None
-        else ShardBatches(config, rank, world_size)
+        WorldBatches(config, rank, world_size) if config.shards is None else ShardBatches(config, rank, world_size)
     )
     loader = load_in_order(batches, config, first_step, config.workers)
     return loader if on_cpu else ((context.to(device), targets.to(device)) for context, targets in loader)
