@@ -31,9 +31,6 @@ OPTIONAL = {
 """Packages that lrm4d does without: the extra that brings them, and what for."""
 
 
-CUDA = "pip install 'lrm4d[cuda]'"
-
-
 @dataclass(frozen=True)
 class Finding:
     """One line of a diagnosis: whether all is well, what was found, and what to do if it is not."""
@@ -70,8 +67,8 @@ def _find_device() -> Finding:
 
 def _find_rasterizer() -> Finding:
     if torch.cuda.is_available():
-        slow = "the PyTorch reference on CUDA, far slower than gsplat"
-        return Finding("rasterizer", cuda.is_available(), "gsplat on CUDA" if cuda.is_available() else slow, CUDA)
+        found = "gsplat on CUDA" if cuda.is_available() else "the PyTorch reference on CUDA, far slower than gsplat"
+        return Finding("rasterizer", cuda.is_available(), found, _extra("cuda"))
     if cpu.is_available():
         return Finding("rasterizer", True, "the C++ operator on the CPU")
     found = "the PyTorch reference, about 100 times slower than the C++ operator"
@@ -113,7 +110,11 @@ def _find_package(name: str, extra: str, purpose: str) -> Finding:
     found = _installed_version(name)
     if found:
         return Finding(name, True, f"{found}: {purpose}")
-    return Finding(name, False, f"not installed, only needed for {purpose}", f"pip install 'lrm4d[{extra}]'")
+    return Finding(name, False, f"not installed, only needed for {purpose}", _extra(extra))
+
+
+def _extra(name: str) -> str:
+    return f"pip install 'lrm4d[{name}]'"
 
 
 def _installed_version(package: str) -> str | None:

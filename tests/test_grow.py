@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 from moving_scene import make_views
+from test_reconstruction import TINY_WITH_ALL
 
 from lrm4d.reconstruction import ModelConfig, ReconstructionModel
 from lrm4d.reconstruction.pretrained import load_pretrained, save_pretrained
@@ -13,16 +14,7 @@ from train.grow import grow, share, silence
 from train.optimizer import make_optimizer
 
 PAPER = ModelConfig(width=64, layers=2, head_width=32, mlp_ratio=2, free_gaussians=3)
-WITH_ALL = replace(
-    PAPER,
-    near=None,
-    far=None,
-    residual_start=True,
-    exits=True,
-    evidence_distances=12,
-    evidence_features=4,
-    second_look=5,
-)
+WITH_ALL = replace(TINY_WITH_ALL, mlp_ratio=2, free_gaussians=3)
 CONFIGS = pytest.mark.parametrize("config", [PAPER, WITH_ALL], ids=["paper", "all"])
 
 

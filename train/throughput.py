@@ -12,7 +12,7 @@ Writes nothing.
 import argparse
 import math
 from collections.abc import Sequence
-from importlib import import_module
+from pkgutil import resolve_name
 from statistics import median
 
 from rich.console import Console
@@ -25,8 +25,8 @@ from train.measuring import SHARES, measure_matmul_peak
 from train.trainer import Trainer
 
 TASKS = {
-    "reconstruction": ("train.config.TrainConfig", "train.reconstruction.ReconstructionTask"),
-    "inpainter": ("train.inpainter_config.InpainterConfig", "train.inpainter.InpainterTask"),
+    "reconstruction": ("train.config:TrainConfig", "train.reconstruction:ReconstructionTask"),
+    "inpainter": ("train.inpainter_config:InpainterConfig", "train.inpainter:InpainterTask"),
 }
 """What the configuration and the task of each are; imported when asked for, since not all is installed everywhere."""
 WARM_UP = 12
@@ -77,11 +77,6 @@ def steps_that_fit(config: RunConfig, seconds: Sequence[float], minutes: float) 
     return int(60 * minutes / sum(share * time for share, time in zip(shares, seconds, strict=True)))
 
 
-def load_task(name: str) -> list[type]:
-    """The configuration's and the task's class."""
-    return [getattr(import_module(path.rpartition(".")[0]), path.rpartition(".")[2]) for path in TASKS[name]]
-
-
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -92,7 +87,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="say how many steps a run does in so many minutes instead")
     parser.add_argument("changes", nargs="*", help="key=value, for example bf16=false")
     arguments = parser.parse_intermixed_args()
-    schema, task = load_task(arguments.task)
+    schema, task = map(resolve_name, TASKS[arguments.task])
     trainer = Trainer(task(make_config(schema, arguments.config, arguments.changes)))
     if arguments.minutes:
         seconds = time_stages(trainer, arguments.steps)

@@ -57,7 +57,7 @@ def _draw(
     """Color and depth times weight [scene, view, h, w, 4], alpha [scene, view, h, w, 1].
 
     By the parts of gsplat.rasterization, which takes whole matrices as covariances and picks the six numbers out of
-    them: the gradient of that takes longer than all the rest.
+    them by an index: the parts take the six.
     """
     import gsplat
 
