@@ -319,7 +319,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default=DEFAULT, help='weights by name or folder; "none" for none')
     parser.add_argument("--moments", type=int, default=16, help="of the videos; every other one is given (default 16)")
     parser.add_argument("--size", type=int, default=128, help="pixels of what is cut out (default 128)")
-    parser.add_argument("--steps", type=int, default=600, help="of refinement, 0 for none (default 600)")
+    parser.add_argument("--steps", type=int, default=260, help="of each fit, 0 for none (default 260)")
     parser.add_argument("--device", default="auto", help="where the model runs: auto (default), cpu, cuda")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the folder of scene and report")
     options = parser.parse_args(arguments)

@@ -11,7 +11,8 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from lrm4d.pretrained import DEFAULT
 from lrm4d.reconstruction.reconstructor import Reconstructor, render_frames
 from lrm4d.refinement.config import SCRATCH_STEPS, RefinementConfig, plain
 from lrm4d.refinement.corrector import corrector_of
-from lrm4d.refinement.job import correct, join
+from lrm4d.refinement.job import Refinement
 from lrm4d.refinement.refiner import Refiner
 from lrm4d.refinement.starts import HULL_GAUSSIANS, start_in_hull
 from lrm4d.scenes import load_scene
@@ -55,79 +56,80 @@ class Task:
 
 
 class Clock:
-    """Seconds that were spent between start and stop."""
+    """The seconds since it was made or set back, without those in which it was stopped."""
 
     def __init__(self, task: Task):
         self.read = time.perf_counter if task.clock == "wall" else lambda: time.process_time() / task.cores
-        self.spent, self.began = 0.0, None
+        self.reset()
 
-    def __enter__(self) -> "Clock":
+    def reset(self) -> None:
+        """Begin at zero."""
         self.began = self.read()
-        return self
 
-    def __exit__(self, *_) -> None:
-        self.spent, self.began = self.now(), None
+    def __call__(self) -> float:
+        """Seconds."""
+        return self.read() - self.began
 
-    def now(self) -> float:
-        """Seconds so far."""
-        return self.spent + (0.0 if self.began is None else self.read() - self.began)
+    @contextmanager
+    def stopped(self) -> Iterator[float]:
+        """Time that does not count; the seconds before it."""
+        now = self()
+        yield now
+        self.began = self.read() - now
 
 
 def measure_scene(folder: Path, task: Task, reconstructor: Reconstructor, advance: Callable[[str], None]) -> dict:
-    """{curve: [scores with seconds, ...]} of one scene, the last entry of a curve its result."""
+    """{curve: [scores with seconds, ...]} of one scene.
+
+    network: of its answer. refined: of each scene that there is on the way, from the network's on. fits: of each fit
+    alone. scratch: of plain splatting.
+    """
     scene = load_scene(folder)
     inputs, targets = scene.protocol(task.protocol)
     views, truth = load_views(scene, inputs, task.size), load_views(scene, targets[:: task.every], task.size)
     clock = Clock(task)
-    with clock:
-        start = reconstructor.reconstruct(views)
-    alone = score(start, truth) | {"seconds": clock.spent}
+    refined: list[Scores] = []
+    fits: list[Scores] = []
+
+    def watch(name: str, gaussians: Gaussians4D) -> None:
+        with clock.stopped() as seconds:
+            point = score(gaussians, truth) | {"seconds": seconds, "gaussians": len(gaussians)}
+            (fits if name == "fit" else refined).append(point)
+
+    start = reconstructor.reconstruct(views)
+    watch("network", start)
     advance(f"{folder.name} network")
     config = make_config(RefinementConfig, [f"corrector={corrector_of(task.model)}", *task.settings])
-    with clock:
-        corrected = correct(start, views, config)
-    refined = [alone, score(corrected, truth) | {"seconds": clock.spent}]
-    with clock:
-        refiner = Refiner(corrected, views, config)
-    refined += follow(refiner, truth, clock, task.seconds)
+    Refinement(config, task.seconds - clock(), watch=watch, clock=clock)(start, views)
     advance(f"{folder.name} refined")
-    clock = Clock(task)
-    with clock:
-        hull = start_in_hull(views, HULL_GAUSSIANS, torch.Generator().manual_seed(config.seed))
-        splatting = plain(RefinementConfig(steps=SCRATCH_STEPS))
-        plain_refiner = Refiner(hull, views, make_config(RefinementConfig, asdict(splatting)))
-    scratch = follow(plain_refiner, truth, clock, task.scratch_seconds)
+    clock.reset()
+    hull = start_in_hull(views, HULL_GAUSSIANS, torch.Generator().manual_seed(config.seed))
+    splatting = plain(RefinementConfig(steps=SCRATCH_STEPS))
+    refiner = Refiner(hull, views, make_config(RefinementConfig, asdict(splatting)))
+    scratch = follow(refiner, truth, clock, task.scratch_seconds)
     advance(f"{folder.name} scratch")
-    return {"network": [alone], "refined": refined, "scratch": scratch}
+    return {"network": refined[:1], "refined": refined, "fits": fits, "scratch": scratch}
 
 
 def follow(refiner: Refiner, truth: Views, clock: Clock, seconds: float) -> list[Scores]:
-    """Take a refiner to the end of the time and score it on the way.
-
-    The last two are the fit and the blend of it and what it set out from, each scored as its file, in half precision.
-    """
+    """Take a refiner to the end of the time and score it on the way; the last is its scene as a file has it."""
     points: list[Scores] = []
-    began = clock.spent
+    began = clock()
     marks = [began + mark * (seconds - began) for mark in MARKS]
 
     def progress() -> float:
-        return refiner.progress(clock.now() - began, seconds - began)
+        return refiner.progress(clock() - began, seconds - began)
 
     while progress() < 1:
-        with clock:
-            while clock.now() < min([seconds, *marks[:1]]) and progress() < 1:
-                refiner.step(progress())
-        if marks:
+        refiner.step(progress())
+        if marks and clock() >= marks[0]:
             marks = marks[1:]
-            with torch.no_grad():
+            with clock.stopped() as now, torch.no_grad():
                 pictures = [refiner.fit.render(v.cameras, v.times) for v in _runs(truth)]
-            points.append(_score(torch.cat(pictures), truth) | {"seconds": clock.spent})
-    with clock:
-        fitted = refiner.result()
-    points.append(score(fitted, truth) | {"seconds": clock.spent, "gaussians": len(fitted)})
-    with clock:
-        scene = join(refiner, fitted)
-    points.append(score(scene, truth) | {"seconds": clock.spent, "gaussians": len(scene), "steps": refiner.steps_done})
+                points.append(_score(torch.cat(pictures), truth) | {"seconds": now})
+    scene = refiner.result()
+    with clock.stopped() as now:
+        points.append(score(scene, truth) | {"seconds": now, "gaussians": len(scene)})
     return points
 
 

@@ -13,6 +13,7 @@ NAMES = {
     "scratch": "4D Gaussian splatting from scratch",
 }
 COLORS = {"network": "#888888", "refined": "#c0392b", "scratch": "#2c6fbb"}
+COLUMNS = ("network", "corrected", "fits, mean", "one blended", "all blended", "from scratch")
 HIGHLIGHT = 2.0
 """Decibels that a refinement should add."""
 
@@ -39,16 +40,13 @@ def to_markdown(scenes: Mapping[str, dict], notes: Mapping[str, Any]) -> str:
             for p in points
         ]
     lines += ["", "## PSNR / PSNR object of each scene at the end", ""]
-    lines += [
-        "| scene | network | corrected | fitted | both blended | gain | from scratch |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for name, scene in scenes.items():
-        network, refined, scratch = (scene[curve][-1] for curve in NAMES)
-        corrected, fitted = scene["refined"][1], scene["refined"][-2]
-        columns = [_pair(point) for point in (network, corrected, fitted, refined)]
-        gain = f"{refined['psnr'] - network['psnr']:+.2f}"
-        lines.append(f"| {' | '.join([name, *columns, gain, _pair(scratch)])} |")
+    lines += [f"| scene | {' | '.join(COLUMNS)} | seconds | gain |", f"|{' --- |' * (len(COLUMNS) + 3)}"]
+    ends = {name: _ends(scene) for name, scene in scenes.items()}
+    ends["mean"] = {column: mean_scores(end[column] for end in ends.values()) for column in COLUMNS}
+    for name, end in ends.items():
+        points = " | ".join(_pair(end[column]) for column in COLUMNS)
+        gain = end["all blended"]["psnr"] - end["network"]["psnr"]
+        lines.append(f"| {name} | {points} | {end['all blended']['seconds']:.1f} | {gain:+.2f} |")
     return "\n".join(lines) + "\n"
 
 
@@ -68,6 +66,13 @@ def _conclusions(scenes: Mapping[str, dict], curves: dict[str, list[dict[str, fl
         f"{min(gains):+.2f} to {max(gains):+.2f}; {enough} of {len(gains)} scenes gain {HIGHLIGHT:g} dB, {lost} lose",
         f"- from scratch {reached}",
     ]
+
+
+def _ends(scene: Mapping[str, list]) -> dict[str, dict]:
+    network, corrected, *blends = scene["refined"]
+    first, last = (blends[0], blends[-1]) if blends else (corrected, corrected)
+    fits = mean_scores(scene["fits"]) if blends else corrected
+    return dict(zip(COLUMNS, (network, corrected, fits, first, last, scene["scratch"][-1]), strict=True))
 
 
 def _pair(point: Mapping[str, float]) -> str:

@@ -344,7 +344,7 @@ def test_a_finished_run_is_refined_from_its_views_once(done, parts, tmp_path, ca
     line = [word.replace(str(done), str(output)) for word in command(parts, output, "--refine", "1", "--json")]
     assert run(line) == 0
     seconds = json.loads(capsys.readouterr().out)["seconds"]
-    assert seconds["refine"] > 0 and not (output / "refinement.safetensors").exists()
+    assert seconds["refine"] > 0 and not list(output.glob("refinement*"))
     assert (output / "geometry.npz").read_bytes() == (done / "geometry.npz").read_bytes()
     assert run(line) == 0
     assert "refine" not in json.loads(capsys.readouterr().out)["seconds"], "the same refinement is not done again"
@@ -361,6 +361,11 @@ def test_a_refinement_is_taught_by_the_inpainter(done, parts, tmp_path, capsys, 
     capsys.readouterr()
     assert run([*line, "--teach"]) == 0
     assert "refine" not in json.loads(capsys.readouterr().out)["seconds"], "nor is the same teaching"
+
+
+def test_teaching_without_a_refinement_is_refused_before_anything_is_made(parts, tmp_path, capsys):
+    assert run(command(parts, tmp_path / "out", "--teach")) == 2
+    assert "add --refine SECONDS" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("stage", ["generate", "reconstruct_scene", "save_with_alphas"])

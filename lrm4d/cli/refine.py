@@ -46,8 +46,8 @@ def refine(
 ) -> None:
     """Fit a 4D scene to the pictures that it was made of; render and score the targets.
 
-    Writes what `lrm4d reconstruct` writes, and OUTPUT/refinement.json. The result is a blend of the fit and of what it
-    set out from; --set "shares=[0, 1]" is the fit alone.
+    Writes what `lrm4d reconstruct` writes, and OUTPUT/refinement.json. The result is a blend of several fits and of what
+    they set out from; --set "shares=[0, 1]" leaves the latter out, --set "origins=[0.5]" makes one fit.
     """
     from dataclasses import asdict
 
@@ -84,7 +84,8 @@ def refine(
 def describe(report: dict) -> str:
     """What a refinement did, in a line."""
     corrected = "corrected, " if report["corrected"] else ""
-    return f"{corrected}{report['steps']} steps in {report['seconds']:.1f} s; {report['gaussians']} Gaussians"
+    steps = " + ".join(map(str, report["steps"]))
+    return f"{corrected}{steps} steps in {report['seconds']:.1f} s; {report['gaussians']} Gaussians"
 
 
 def _start_in_hull(views, device: str):

@@ -113,8 +113,13 @@ def video_to_4d(
     views.png, and reconstruct_scene's files: scene.safetensors, scene.html, orbit.mp4, contact_sheet.png, renders/;
     report.json comes last. refine: see reconstruct_scene. teaching: refine is a Refinement, and while it fits, the
     inpainter is asked about cameras between the views. announce: told what was assumed, and an estimate before the
-    long stages. ValueError for a video without an object that can be told, and for the folder of another run.
+    long stages. ValueError for a video without an object that can be told, for the folder of another run, and for
+    teaching that nothing would come of.
     """
+    if teaching is not None and refine is None:
+        raise ValueError("teaching needs a refinement to be taught: add --refine SECONDS, or leave out --teach.")
+    if teaching is not None and not isinstance(maker.inpainter, NanoInpainter):
+        raise ValueError("only the small inpainter teaches so far: leave out --teach, or take --inpainter nano.")
     chain = _Chain(
         Path(video), Path(output), maker, reconstructor, order, device, announce or (lambda _: None), progress
     )
@@ -259,8 +264,6 @@ class _Chain:
 
     def teach(self, config: DistillationConfig, grid: ViewGrid, frames: Tensor, known: Geometry) -> ExtraLoss:
         """What the inpainter has to say of cameras between those of the views."""
-        if not isinstance(self.maker.inpainter, NanoInpainter):
-            raise ValueError("only the small inpainter teaches so far: leave out --teach, or take --inpainter nano.")
         placed, _ = self.place(known)
         turns = turns_between(grid.cameras[0])
         return teach(prepare_lessons(frames, placed, grid.times, turns, self.maker.inpainter), config)
@@ -276,11 +279,10 @@ class _Chain:
         """The scene and all its files. video: its frames and what is known of their depth, for teaching."""
         inputs, held_out = choose_inputs(*grid.shape, self.order.inputs)
         asked = {"model": model_name, "inputs": self.order.inputs, "refine": None if refine is None else str(refine)}
-        taught = refine is not None and teaching is not None
-        asked |= {"teaching": str(teaching)} if taught else {}
+        asked |= {"teaching": str(teaching)} if teaching else {}
         file = self.output / "scene.json"
         if not self.stages.has("scene", **asked):
-            if taught:
+            if teaching:
                 refine = replace(refine, extra_loss=self.teach(teaching, grid, *video))
             scene = load_scene(self.output / "grid")
             reason = f"{len(inputs)} of {grid.shape[0] * grid.shape[1]} pictures, held-out ones as targets"

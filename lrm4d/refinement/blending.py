@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from lrm4d.gaussians4d import Gaussians4D
+from lrm4d.rasterizer.rendering import MIN_ALPHA
 
 
 def blend(scenes: Sequence[Gaussians4D], shares: Sequence[float]) -> Gaussians4D:
@@ -12,7 +13,8 @@ def blend(scenes: Sequence[Gaussians4D], shares: Sequence[float]) -> Gaussians4D
 
     A scene blended with itself by shares that add up to one is as dense in its Gaussians' middles as before. Where
     scenes were made in ways that err differently, their mean errs less than each. Shares that add up to less than one
-    thin out what is in one scene only more than what is in all. Scenes with a share of 0 are left out. ValueError as
+    thin out what is in one scene only more than what is in all. Scenes with a share of 0 are left out, and Gaussians
+    that have become too faint to be drawn. ValueError as
     of check_shares, and if the scenes are filtered differently.
     """
     check_shares(shares, len(scenes))
@@ -23,6 +25,8 @@ def blend(scenes: Sequence[Gaussians4D], shares: Sequence[float]) -> Gaussians4D
     tensors = [scene.tensors() | {"opacities": _thin(scene.opacities, share)} for scene, share in kept]
     low_pass, compensate = filters.pop()
     joined = {name: torch.cat([one[name] for one in tensors]) for name in tensors[0]}
+    drawn = joined["opacities"] >= MIN_ALPHA
+    joined = {name: value[drawn] for name, value in joined.items()}
     return Gaussians4D(**joined, low_pass=low_pass, compensate=compensate)
 
 

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, field, replace
 from lrm4d.pretrained import DEFAULT
 from lrm4d.refinement.blending import check_shares
 
+PRIOR_END, RIGIDITY_END = 0.1, 0.01
+
 
 @dataclass(frozen=True)
 class Rates:
@@ -32,13 +34,14 @@ class Rates:
 class Weights:
     """Of the loss's terms; the mean squared error of colours has 1. See objective.py for what each term is.
 
-    prior: of the renders of the start at cameras and times without a picture, coming down to a tenth.
+    prior: of renders of what there was before the fit, at cameras and times without a picture. It comes down to
+    PRIOR_END of this, rigidity to RIGIDITY_END: a body's way is found by what is stiff, its bending by what gives.
     """
 
     alpha: float = 0.3
-    ssim: float = 0.02
-    prior: float = 0.3
-    rigidity: float = 0.01
+    ssim: float = 0.0
+    prior: float = 1.2
+    rigidity: float = 0.5
     steadiness: float = 0.1
     stillness: float = 0.0
     agreement: float = 0.0
@@ -54,7 +57,7 @@ class Density:
     than budget. faintest: opacity below which a Gaussian goes. largest: world units that no deviation may exceed.
     """
 
-    budget: int = 12_000
+    budget: int = 6_000
     every: int = 100
     until: float = 0.6
     growth: float = 0.1
@@ -67,28 +70,30 @@ class RefinementConfig:
     """How a scene is refined.
 
     corrector: weights by name or folder of the learned corrections that come first, "" for none. shares: of what the
-    fit set out from and of the fit in the scene that comes of both, see blending.py; (0, 1) is the fit alone.
-    steps: of the whole, fewer where seconds end it sooner; more of them fit the few pictures better, and what no
+    fits set out from and of all fits together in the scene that comes of them, see blending.py; (0, 1) leaves the
+    former out. origins: one fit each, from the Gaussians that are there at this moment of the clip, in [0, 1].
+    steps: of a fit, fewer where seconds end it sooner; more of them fit the few pictures better, and what no
     picture shows worse. views, prior_views: pictures a step. nodes: paths of the shared motion, 0 for none: every
     Gaussian on its own, plain 4D Gaussian splatting. coarse_nodes: what the nodes hang on.
     knots: of a path. count, faintest: how many Gaussians of the start are carried along, and how opaque they must be.
-    grow: the progress at which the pictures in use, at first those in the middle of the clip, are all. exposure: learn
+    grow: the progress at which the pictures in use, at first those around the origin, are all. exposure: learn
     a gain of each picture's colours. half_until: the progress until which pictures of half the size serve, which are
     quicker and forgive more. tolerance: of the written motion's pieces, in pixels.
     """
 
     corrector: str = DEFAULT
-    shares: tuple[float, float] = (0.3, 0.5)
-    steps: int = 300
-    views: int = 18
-    prior_views: int = 4
+    shares: tuple[float, float] = (0.2, 0.7)
+    origins: tuple[float, ...] = (0.5, 0.25, 0.75)
+    steps: int = 260
+    views: int = 16
+    prior_views: int = 12
     nodes: int = 150
     coarse_nodes: int = 12
     knots: int = 24
-    count: int = 8_000
+    count: int = 4_000
     faintest: float = 0.03
     grow: float = 0.4
-    half_until: float = 0.7
+    half_until: float = 0.8
     exposure: bool = False
     tolerance: float = 0.3
     seed: int = 0
@@ -101,6 +106,10 @@ class RefinementConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"refinement: {name} {getattr(self, name)}; expected at least 1.")
         check_shares(self.shares, 2)
+        if not self.origins or not all(0 <= origin <= 1 for origin in self.origins):
+            raise ValueError(
+                f"refinement: origins {list(self.origins)}; expected at least one, in [0, 1] of the clip."
+            )
         if self.knots < 2:
             raise ValueError(f"refinement: knots {self.knots}; a path has at least 2.")
 
@@ -118,13 +127,14 @@ def plain(config: RefinementConfig) -> RefinementConfig:
         config,
         corrector="",
         shares=(0.0, 1.0),
+        origins=(0.5,),
         nodes=0,
         prior_views=0,
         views=4,
         grow=0.0,
         rates=rates,
         density=density,
-        weights=replace(config.weights, prior=0.0),
+        weights=replace(config.weights, prior=0.0, ssim=0.02),
     )
 
 
@@ -135,10 +145,11 @@ def rates_at(rates: Rates, progress: float) -> dict[str, float]:
 
 
 def reach_at(grow: float, progress: float) -> float:
-    """The half of the clip, about its middle, whose pictures are in use: from 0.08 to all (1) at progress `grow`."""
+    """How far from a fit's origin pictures are in use, of the farthest: from 0.08 to all (1) at progress `grow`."""
     return 1.0 if grow <= 0 else 0.08 + 0.92 * min(1.0, progress / grow)
 
 
-def prior_at(weight: float, progress: float) -> float:
-    """The prior's weight: down to a tenth, by the same factor in each equal part of the way."""
-    return weight * 0.1**progress
+def weights_at(weights: Weights, progress: float) -> Weights:
+    """Those that fade at a progress, by the same factor in each equal part of the way; the others as they are."""
+    rigidity, prior = weights.rigidity * RIGIDITY_END**progress, weights.prior * PRIOR_END**progress
+    return replace(weights, rigidity=rigidity, prior=prior)

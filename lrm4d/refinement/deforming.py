@@ -21,17 +21,18 @@ MIN_SCALE = 1e-4
 class Deforming:
     """Gaussians in the numbers that are learned.
 
-    gaussians: by name and for n of them: means [n, 3] at their time means (with a skeleton: where the middle of the
-    clip's pose has them), log_scales [n, 3], quaternions [n, 4], opacity_logits [n], colors [n, 3], time_means [n],
+    gaussians: by name and for n of them: means [n, 3] at their time means (with a skeleton: where the pose at the
+    origin has them), log_scales [n, 3], quaternions [n, 4], opacity_logits [n], colors [n, 3], time_means [n],
     log_time_deviations [n], velocities [n, 3].
     motion: the steps [node, knot, 3] and coarse_steps [coarse, knot, 3] of the shared motion; empty without.
-    groups: [n], each one's neighbourhood, or None.
+    groups: [n], each one's neighbourhood, or None. origin: the model time at which the skeleton is at rest.
     """
 
     gaussians: dict[str, Tensor]
     skeleton: Skeleton | None = None
     motion: dict[str, Tensor] = field(default_factory=dict)
     groups: Int[Tensor, "n"] | None = None
+    origin: float = 0.0
 
     def __len__(self) -> int:
         """The number of Gaussians."""
@@ -64,7 +65,7 @@ class Deforming:
 
     def paths(self) -> Float[Tensor, "node knot 3"] | None:
         """How far the nodes are from their places at each knot."""
-        return None if self.skeleton is None else paths(self.skeleton, **self.motion)
+        return None if self.skeleton is None else paths(self.skeleton, **self.motion, origin=self.origin)
 
     def shifts_at(self, times: Float[Tensor, "time"]) -> Float[Tensor, "node time 3"] | None:
         """How far the nodes are from their places at model times."""
@@ -84,7 +85,10 @@ class Deforming:
 
 def start_free(scene: Gaussians4D) -> Deforming:
     """A scene's Gaussians as they are, each on its own."""
-    moving = scene.to_moving()
+    return Deforming(_to_numbers(scene.to_moving()))
+
+
+def _to_numbers(moving: MovingGaussians) -> dict[str, Tensor]:
     scales, quaternions = decompose_covariances(moving.covariances)
     gaussians = {
         "means": moving.means,
@@ -96,7 +100,7 @@ def start_free(scene: Gaussians4D) -> Deforming:
         "log_time_deviations": moving.time_deviations.log(),
         "velocities": moving.velocities,
     }
-    return Deforming({name: value.detach().float().clone() for name, value in gaussians.items()})
+    return {name: value.detach().float().clone() for name, value in gaussians.items()}
 
 
 def start_shared(
@@ -106,22 +110,24 @@ def start_shared(
     knots: int,
     faintest: float,
     generator: torch.Generator,
+    origin: float = 0.0,
 ) -> Deforming:
-    """At most `count` of the Gaussians that a scene shows in the middle of the clip, to be carried through all of it.
+    """At most `count` of the Gaussians that a scene shows at the model time `origin`, to be carried through the clip.
 
     Those with less opacity than `faintest` there are left out. The motion, of `nodes` (how many, and how many coarse
     ones) with `knots` each, starts at rest.
     """
-    free = start_free(scene).gaussians
-    moment = start_free(scene).moving().slice_at(free["means"].new_zeros(1))
+    moving = scene.to_moving()
+    moment = moving.slice_at(moving.means.new_full((1,), origin))
     opacities = moment.opacities[0]
     seen = (opacities >= faintest).nonzero()[:, 0]
     if len(seen) == 0:
         raise ValueError(
-            f"nothing of the {len(scene)} Gaussians is seen in the middle of the clip; refine without nodes."
+            f"nothing of the {len(scene)} Gaussians is seen at the time {(origin + 1) / 2:g} of the clip, where a fit "
+            "is to begin; set other origins, or refine without nodes."
         )
     kept = seen[torch.randperm(len(seen), generator=generator)[:count].to(seen.device)]
-    chosen = {name: value[kept] for name, value in free.items()}
+    chosen = _to_numbers(MovingGaussians(**{name: value[kept] for name, value in vars(moving).items()}))
     chosen["means"] = moment.means[0, kept]
     chosen["opacity_logits"] = torch.logit(opacities[kept].clamp(max=1 - 1e-3))
     chosen["time_means"] = torch.zeros_like(chosen["time_means"])
@@ -129,5 +135,5 @@ def start_shared(
     chosen["velocities"] = torch.zeros_like(chosen["velocities"])
     skeleton = build_skeleton(chosen["means"], *nodes, generator)
     counts = (len(skeleton.nodes), min(nodes[1], len(kept)))
-    motion = {name: free["means"].new_zeros(n, knots, 3) for name, n in zip(MOTION, counts, strict=True)}
-    return Deforming(chosen, skeleton, motion)
+    motion = {name: moving.means.new_zeros(n, knots, 3) for name, n in zip(MOTION, counts, strict=True)}
+    return Deforming(chosen, skeleton, motion, origin=origin)

@@ -32,13 +32,15 @@ GROUPS = 500
 class Fit:
     """Deforming Gaussians, exposures of `views` pictures, Adam's moments and the sums of gradients that densify."""
 
-    def __init__(self, start: Gaussians4D, views: int, config: RefinementConfig):
+    def __init__(self, start: Gaussians4D, views: int, config: RefinementConfig, member: int = 0):
+        """member: which of the config's fits."""
         self.config = config
         self.low_pass, self.compensate = start.low_pass, start.compensate
-        generator = torch.Generator().manual_seed(config.seed)
+        generator = torch.Generator().manual_seed(config.seed + member)
         if config.nodes:
             nodes = (config.nodes, config.coarse_nodes)
-            shared = (config.count, nodes, config.knots, config.faintest, generator)
+            origin = to_model_time(torch.tensor(config.origins[member])).item()
+            shared = (config.count, nodes, config.knots, config.faintest, generator, origin)
             self.deforming = start_shared(start, *shared)
         else:
             self.deforming = start_free(start)

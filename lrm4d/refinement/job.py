@@ -1,6 +1,7 @@
 """A refinement as one step of a longer job: (scene, its inputs) -> scene."""
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from lrm4d.views import Views
 
 LEAST_STEPS = 0.2
 """Of a fit's steps: with fewer it has not yet seen the whole clip."""
+ENOUGH = 0.5
+"""Of a fit's time: with less left another one is not begun."""
+Watch = Callable[[str, Gaussians4D], None]
 
 
 class GivenScene(Reconstructor):
@@ -50,10 +54,12 @@ class Correction:
 class Refinement:
     """Called with a scene and the views that it was made of, gives a better one.
 
-    First the corrector changes it, then it is fitted, then both are blended: what errs in one way only counts less.
+    First the corrector changes it, then it is fitted, from each of the config's origins as far as time goes, and all
+    are blended: what errs in one way only counts less.
     seconds: of wall time at most, None for the config's steps however long. confidences, extra_loss: see Refiner.
-    state: the file that a fit goes on from if it was stopped; deleted when it has ended. report: what it did,
-    afterwards.
+    state: what the files are named after that it goes on from if it was stopped, one a fit; deleted when it has ended.
+    watch: told each scene that comes, by name: "corrected", then "fit" and what there is with it, "blend", in turn.
+    clock: what seconds are counted by. report: what it did, afterwards.
 
     Its text form names its settings alone, so that a chain knows by it whether a scene was refined like this.
     """
@@ -63,26 +69,61 @@ class Refinement:
     confidences: Float[Tensor, "view 1 height width"] | None = field(default=None, repr=False)
     extra_loss: ExtraLoss | None = field(default=None, repr=False)
     state: Path | None = field(default=None, repr=False)
+    watch: Watch = field(default=lambda name, scene: None, repr=False)
+    clock: Callable[[], float] = field(default=time.perf_counter, repr=False)
     report: dict = field(default_factory=dict, repr=False)
 
     def __call__(self, start: Gaussians4D, views: Views, progress: Progress | None = None) -> Gaussians4D:
         """Refine."""
-        began = time.perf_counter()
-        corrected = correct(start, views, self.config)
-        left = None if self.seconds is None else max(0.0, self.seconds - (time.perf_counter() - began))
-        refiner = Refiner(corrected, views, self.config, self.confidences, self.extra_loss)
-        scene = join(refiner, refine(refiner, left, self.state, progress=progress))
+        began = self.clock()
+        scene = corrected = correct(start, views, self.config)
+        self.watch("corrected", corrected)
+        spent, steps, fits = self.clock() - began, [], []
+        while len(fits) < len(self.config.origins) and self._has_time(spent, len(fits)):
+            now = self.clock()
+            refiner = Refiner(
+                *(corrected, views, self.config, self.confidences, self.extra_loss), member=len(fits), prior=scene
+            )
+            fitted = self._fit(refiner, spent, progress)
+            steps.append(refiner.steps_done)
+            if self.config.shares[0] > 0 and steps[-1] < LEAST_STEPS * self.config.steps:
+                break
+            self.watch("fit", fitted)
+            fits.append(fitted)
+            scene = join(corrected, fits, self.config.shares)
+            self.watch("blend", scene)
+            spent += max(refiner.elapsed, self.clock() - now)  # the former is longer if it was stopped on the way
         self.report = {
-            "steps": refiner.steps_done,
-            "seconds": round(time.perf_counter() - began, 2),
+            "steps": steps,
+            "seconds": round(self.clock() - began, 2),
             "corrected": corrected is not start,
             "gaussians_before": len(start),
             "gaussians": len(scene),
             "config": asdict(self.config),
         }
-        if self.state is not None:
-            Path(self.state).unlink(missing_ok=True)
+        for member in range(len(self.config.origins) if self.state is not None else 0):
+            self._state_of(member).unlink(missing_ok=True)
+        if progress is not None:
+            progress("refine", 1, 1)
         return scene
+
+    def _has_time(self, spent: float, fits: int) -> bool:
+        """For one more fit, whose seconds are about those of the ones before: at least for half of it."""
+        return fits == 0 or self.seconds is None or self.seconds - spent > ENOUGH * spent / fits
+
+    def _fit(self, refiner: Refiner, spent: float, progress: Progress | None) -> Gaussians4D:
+        began, total = self.clock(), len(self.config.origins)
+        left = None if self.seconds is None else max(0.0, self.seconds - spent)
+
+        def advance(name: str, done: int, of: int) -> None:
+            of_time = 0.0 if self.seconds is None else min(1.0, (spent + self.clock() - began) / self.seconds)
+            progress(name, round(of * max(of_time, (refiner.member + done / of) / total)), of)
+
+        told = None if progress is None else advance
+        return refine(refiner, left, self._state_of(refiner.member), progress=told, clock=self.clock)
+
+    def _state_of(self, member: int) -> Path | None:
+        return None if self.state is None else Path(self.state).with_stem(f"{Path(self.state).stem}-{member}")
 
 
 def correct(start: Gaussians4D, views: Views, config: RefinementConfig) -> Gaussians4D:
@@ -90,12 +131,10 @@ def correct(start: Gaussians4D, views: Views, config: RefinementConfig) -> Gauss
     return Correction(config.corrector)(start, views) if config.corrector else start
 
 
-def join(refiner: Refiner, fitted: Gaussians4D) -> Gaussians4D:
-    """The blend of a fit and what it set out from; the latter alone if time ended the fit when it had hardly begun."""
-    shares = refiner.config.shares
-    if shares[0] > 0 and refiner.steps_done < LEAST_STEPS * refiner.config.steps:
-        return refiner.start
-    return blend((refiner.start, fitted), shares)
+def join(start: Gaussians4D, fits: Sequence[Gaussians4D], shares: tuple[float, float]) -> Gaussians4D:
+    """The blend of what fits set out from and the fits, dividing their share as 1 : 2 : 3: later ones are better."""
+    parts = range(1, len(fits) + 1)
+    return blend((start, *fits), (shares[0], *(shares[1] * part / sum(parts) for part in parts)))
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 One picture a moment says where things are in one direction only. What moves as one piece must be learned as one
 piece: a node's path collects the evidence of all the Gaussians around it at all times, and the paths of neighbouring
-nodes keep their distances. A path is the sum of its steps from the middle of the clip outwards, so that what is
+nodes keep their distances. A path is the sum of its steps from the fit's origin outwards, so that what is
 learned of a moment carries on to the moments beyond it, which no picture has spoken of yet. The nodes themselves hang
 on a dozen coarse ones, whose paths come first: a body's way is found by a few numbers, a limb's is what remains.
 """
@@ -24,7 +24,7 @@ ROUNDS = 5
 class Skeleton:
     """Nodes, and how points hang on them.
 
-    nodes: [node, 3], where they are at the middle of the clip. neighbors: [node, k], the nearest other nodes.
+    nodes: [node, 3], where they are at the origin. neighbors: [node, k], the nearest other nodes.
     parents: [node, i], the nearest coarse nodes of each node. parent_weights: [node, i], adding up to one.
     owners: [point, j], the nearest nodes of each point. weights: [point, j], adding up to one.
     """
@@ -76,13 +76,16 @@ def hang(
 
 
 def paths(
-    skeleton: Skeleton, steps: Float[Tensor, "node knot 3"], coarse_steps: Float[Tensor, "coarse knot 3"]
+    skeleton: Skeleton,
+    steps: Float[Tensor, "node knot 3"],
+    coarse_steps: Float[Tensor, "coarse knot 3"],
+    origin: float = 0.0,
 ) -> Float[Tensor, "node knot 3"]:
-    """How far each node is from its place, at each knot; zero at the middle one."""
+    """How far each node is from its place, at each knot; zero at the knot nearest to the model time `origin`."""
     inherited = coarse_steps[skeleton.parents] * skeleton.parent_weights[:, :, None, None]
     sums = (steps + inherited.sum(dim=1)).cumsum(dim=1)
-    middle = steps.shape[1] // 2
-    return sums - sums[:, middle : middle + 1]
+    rest = int((origin + 1) / 2 * (steps.shape[1] - 1) + 0.5)
+    return sums - sums[:, rest : rest + 1]
 
 
 def shifts_at(paths: Float[Tensor, "node knot 3"], times: Float[Tensor, "time"]) -> Float[Tensor, "node time 3"]:

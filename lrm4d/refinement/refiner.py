@@ -13,14 +13,14 @@ from torch import Tensor
 from lrm4d.cameras import Cameras
 from lrm4d.checkpoint import read_safetensors, write_safetensors
 from lrm4d.gaussians4d import Gaussians4D
-from lrm4d.refinement.config import RefinementConfig, prior_at, rates_at, reach_at
+from lrm4d.refinement.config import RefinementConfig, rates_at, reach_at, weights_at
 from lrm4d.refinement.fit import Fit, Render
 from lrm4d.refinement.objective import Pictures, expose, exposure_loss, picture_loss, plausibility_loss
 from lrm4d.views import Views
 
 FORMAT = "lrm4d.refinement"
-PRIOR_POOL, RUN = 96, 12
-"""Pictures of the start that the prior chooses from; drawn so many at once."""
+PRIOR_POOL, RUN = 72, 12
+"""Pictures of its scene that the prior chooses from; drawn so many at once."""
 Progress = Callable[[str, int, int], None]
 Level = tuple[Cameras, Pictures, Pictures | None]
 """The inputs' cameras at one size, the inputs, and the prior's pictures."""
@@ -29,7 +29,7 @@ ExtraLoss = Callable[[Render, int], Tensor]
 
 
 class Refiner:
-    """A refinement in the making."""
+    """A fit in the making."""
 
     def __init__(
         self,
@@ -38,33 +38,37 @@ class Refiner:
         config: RefinementConfig,
         confidences: Float[Tensor, "view 1 height width"] | None = None,
         extra_loss: ExtraLoss | None = None,
+        member: int = 0,
+        prior: Gaussians4D | None = None,
     ):
         """start: one scene. views: [view], the inputs, generated ones too, each pixel counting by its confidence.
 
-        Everything is done on the start's device.
+        member: which of the config's fits, each with an origin and chances of its own. prior: the scene whose renders
+        join the inputs, the start by default. Everything is done on the start's device.
         """
         self.start, self.config, self.extra_loss = start, config, extra_loss
+        self.seed, self.member = config.seed + member, member
         self.views = views.to(start.means)
         if confidences is None:
             confidences = torch.ones_like(self.views.alphas)
         self.pictures = Pictures(self.views.images * self.views.alphas, self.views.alphas, confidences.to(start.means))
-        self.fit = Fit(start, len(views), config)
+        self.fit = Fit(start, len(views), config, member)
         self.steps_done, self.elapsed = 0, 0.0
         self.footprint = self.views.footprint()
         self.cameras = self.views.cameras
-        self.prior = self._draw_prior() if config.weights.prior and config.prior_views else None
+        self.prior = self._draw_prior(prior or start) if config.weights.prior and config.prior_views else None
         self.half = _halve(self.cameras), self.pictures.halved(), self.prior[2].halved() if self.prior else None
 
     @torch.no_grad()
-    def _draw_prior(self) -> tuple[Tensor, Tensor, Pictures]:
-        """The start seen by the inputs' cameras at the inputs' times, other ones: (views, views, pictures)."""
-        generator = torch.Generator().manual_seed(self.config.seed)
+    def _draw_prior(self, scene: Gaussians4D) -> tuple[Tensor, Tensor, Pictures]:
+        """The scene seen by the inputs' cameras at the inputs' times, other ones: (views, views, pictures)."""
+        generator = torch.Generator().manual_seed(self.seed)
         seen_from, seen_at = (torch.randint(len(self.views), (PRIOR_POOL,), generator=generator) for _ in range(2))
-        black = self.start.means.new_zeros(3)
+        black = scene.means.new_zeros(3)
         drawn = []
         for i in range(0, PRIOR_POOL, RUN):
             cameras, times = self.views.cameras[seen_from[i : i + RUN]], self.views.times[seen_at[i : i + RUN]]
-            drawn.append(self.start.render(cameras, times, black))
+            drawn.append(scene.render(cameras, times, black))
         colors, alphas = (torch.cat([getattr(one, name) for one in drawn]) for name in ("image", "alpha"))
         return seen_from, seen_at, Pictures(colors, alphas, torch.ones_like(alphas))
 
@@ -76,7 +80,7 @@ class Refiner:
     def step(self, progress: float) -> None:
         """One step of the way, `progress` of which is done."""
         config = self.config
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.steps_done)
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.steps_done)
         self._loss(progress, generator).backward()
         self.fit.step(rates_at(config.rates, progress))
         self.steps_done += 1
@@ -85,6 +89,7 @@ class Refiner:
 
     def _loss(self, progress: float, generator: torch.Generator) -> Float[Tensor, ""]:
         config, fit = self.config, self.fit
+        weights = weights_at(config.weights, progress)
         chosen = self._choose(self.views.times, config.views, progress, generator)
         all_cameras, truths, priors = self.half if progress < config.half_until else self._whole()
         cameras, times, truth = all_cameras[chosen], self.views.times[chosen], truths[chosen]
@@ -95,17 +100,15 @@ class Refiner:
             times = torch.cat([times, self.views.times[seen_at[others]]])
         backgrounds = torch.rand(len(times), 3, generator=generator).to(times)
         drawn, shifts = fit.draw(cameras, times)
-        inputs = drawn[: len(chosen)]
-        loss = plausibility_loss(fit.deforming, shifts, config.weights)
+        inputs, rest = drawn.split(len(chosen))
+        loss = plausibility_loss(fit.deforming, shifts, weights)
         if config.exposure:
             gains = fit.adam.parameters["exposures"]
             inputs = expose(inputs, gains[chosen])
-            loss = loss + config.weights.exposure * exposure_loss(gains)
-        loss = loss + picture_loss(inputs, truth, backgrounds[: len(chosen)], config.weights)
+            loss = loss + weights.exposure * exposure_loss(gains)
+        loss = loss + picture_loss(inputs, truth, backgrounds[: len(chosen)], weights)
         if self.prior is not None:
-            weight = prior_at(config.weights.prior, progress)
-            rest = drawn[len(chosen) :], priors[others], backgrounds[len(chosen) :]
-            loss = loss + weight * picture_loss(*rest, config.weights)
+            loss = loss + weights.prior * picture_loss(rest, priors[others], backgrounds[len(chosen) :], weights)
         if self.extra_loss is not None:
             loss = loss + self.extra_loss(fit.render, self.steps_done)
         return loss
@@ -114,8 +117,9 @@ class Refiner:
         return self.cameras, self.pictures, self.prior[2] if self.prior else None
 
     def _choose(self, times: Tensor, count: int, progress: float, generator: torch.Generator) -> Tensor:
-        """Indices, drawn with replacement among those within reach of the clip's middle."""
-        distances = (2 * times - 1).abs().cpu()
+        """Indices, drawn with replacement among those within reach of the fit's origin."""
+        origin = self.config.origins[self.member]
+        distances = (times - origin).abs().cpu() / max(origin, 1 - origin)
         reach = max(reach_at(self.config.grow, progress), distances.min().item())
         allowed = (distances <= reach + 1e-6).nonzero()[:, 0]
         return allowed[torch.randint(len(allowed), (count,), generator=generator)].to(times.device)
@@ -150,7 +154,8 @@ class Refiner:
     def _task(self) -> dict:
         """What is refined and how, in JSON: a state of another task does not fit."""
         sums = [self.pictures.colors.double().sum().item(), self.start.means.double().abs().sum().item()]
-        return {"config": json.loads(json.dumps(asdict(self.config))), "views": len(self.views), "sums": sums}
+        config = json.loads(json.dumps(asdict(self.config)))
+        return {"config": config, "member": self.member, "views": len(self.views), "sums": sums}
 
 
 def refine(
@@ -159,27 +164,30 @@ def refine(
     state: str | Path | None = None,
     save_every: float = 10.0,
     progress: Progress | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Gaussians4D:
-    """Take a refiner to its end: after its config's steps, or after `seconds` of wall time if that is sooner.
+    """Take a refiner to its end: after its config's steps, or after `seconds` of the clock if that is sooner.
 
-    state: a file that it is saved to every `save_every` seconds, and goes on from if it is there; the time that was
-    spent before counts.
+    state: a file that it is saved to every `save_every` seconds and at the end, and goes on from if it is there; the
+    time that was spent before counts.
     """
     if state is not None and Path(state).is_file():
         refiner.load(state)
-    began = time.perf_counter() - refiner.elapsed
+    began = clock() - refiner.elapsed
     saved = began + refiner.elapsed
     while True:
-        refiner.elapsed = time.perf_counter() - began
+        refiner.elapsed = clock() - began
         done = refiner.progress(refiner.elapsed, seconds)
         if done >= 1:
             break
         refiner.step(done)
         if progress is not None:
             progress("refine", round(1000 * done), 1000)
-        if state is not None and time.perf_counter() - saved > save_every:
+        if state is not None and clock() - saved > save_every:
             refiner.save(state)
-            saved = time.perf_counter()
+            saved = clock()
+    if state is not None:
+        refiner.save(state)
     if progress is not None:
         progress("refine", 1000, 1000)
     return refiner.result()
