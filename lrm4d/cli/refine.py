@@ -46,8 +46,8 @@ def refine(
 ) -> None:
     """Fit a 4D scene to the pictures that it was made of; render and score the targets.
 
-    Writes what `lrm4d reconstruct` writes, and OUTPUT/refinement.json. The result is a blend of several fits and of what
-    they set out from; --set "shares=[0, 1]" leaves the latter out, --set "origins=[0.5]" makes one fit.
+    Writes what `lrm4d reconstruct` writes, and OUTPUT/refinement.json. The result is a blend of fits and of what they
+    set out from; --set "shares=[0, 1]" leaves the latter out, --set "origins=[0.5]" makes one fit.
     """
     from dataclasses import asdict
 
