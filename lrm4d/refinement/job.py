@@ -84,7 +84,7 @@ class Refinement:
             refiner = Refiner(
                 *(corrected, views, self.config, self.confidences, self.extra_loss), member=len(fits), prior=scene
             )
-            fitted = self._fit(refiner, spent, progress)
+            fitted = self._fit(refiner, spent + self.clock() - now, progress)
             steps.append(refiner.steps_done)
             if self.config.shares[0] > 0 and steps[-1] < LEAST_STEPS * self.config.steps:
                 break
@@ -92,7 +92,7 @@ class Refinement:
             fits.append(fitted)
             scene = join(corrected, fits, self.config.shares)
             self.watch("blend", scene)
-            spent += max(refiner.elapsed, self.clock() - now)  # the former is longer if it was stopped on the way
+            spent += max(refiner.elapsed, self.clock() - now)  # the former if it was stopped and went on
         self.report = {
             "steps": steps,
             "seconds": round(self.clock() - began, 2),
