@@ -60,7 +60,7 @@ def picture_loss(
 
 class _SquaredErrors(torch.autograd.Function):
     """Of colours on backgrounds, and of alphas, as picture_loss has them, with their gradients in the same passes over
-    the pixels: composed of single operations it took as long as the drawing."""
+    the pixels: composed of single operations, a step takes 6 % longer (two cores)."""
 
     @staticmethod
     def forward(ctx, colors, alphas, true_colors, true_alphas, confidences, backgrounds, weight):
