@@ -63,8 +63,11 @@ class MovingGaussians:
         peaks = self.opacities * torch.exp(-0.5 * (elapsed / self.time_deviations).square())
         values = vars(self)
         finite = torch.cat([value.reshape(len(peaks), -1) for value in values.values()], dim=-1).isfinite().all(-1)
-        keep = finite & (peaks >= MIN_ALPHA)
-        return MovingGaussians(**{name: value[keep] for name, value in values.items()})
+        return self.select(finite & (peaks >= MIN_ALPHA))
+
+    def select(self, index: Tensor) -> "MovingGaussians":
+        """Those of one scene that a mask or indices choose."""
+        return MovingGaussians(**{name: value[index] for name, value in vars(self).items()})
 
     def visible_at(self, time: float) -> Gaussians3D:
         """Those of one scene that a rasterizer draws at a time in [0, 1] of the clip, there; batch shape []."""

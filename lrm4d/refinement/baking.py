@@ -38,7 +38,7 @@ def bake(deforming: Deforming, tolerance: float) -> MovingGaussians:
         fits = (straight - shifts).norm(dim=-1).amax(dim=1) <= tolerance
         taken = (left & (fits | (spacing == 1))).nonzero()[:, 0]
         left[taken] = False
-        parts.append(_cut(_select(moving, taken), straight[taken], spacing))
+        parts.append(_cut(moving.select(taken), straight[taken], spacing))
     return MovingGaussians(**{name: torch.cat([vars(part)[name] for part in parts]) for name in vars(moving)})
 
 
@@ -46,10 +46,6 @@ def _spacings(knots: int) -> list[int]:
     """Knots between pieces, widest first: the whole clip (twice its last knot: one piece in the middle), ..., 2, 1."""
     doubling = [2**i for i in range((knots - 1).bit_length()) if 2 ** (i + 1) <= knots - 1]
     return [2 * (knots - 1), *reversed(doubling or [1])]
-
-
-def _select(moving: MovingGaussians, index: Tensor) -> MovingGaussians:
-    return MovingGaussians(**{name: value[index] for name, value in vars(moving).items()})
 
 
 def _straighten(shifts: Float[Tensor, "n knot 3"], spacing: int) -> Float[Tensor, "n knot 3"]:

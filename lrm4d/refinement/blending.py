@@ -14,8 +14,7 @@ def blend(scenes: Sequence[Gaussians4D], shares: Sequence[float]) -> Gaussians4D
     A scene blended with itself by shares that add up to one is as dense in its Gaussians' middles as before. Where
     scenes were made in ways that err differently, their mean errs less than each. Shares that add up to less than one
     thin out what is in one scene only more than what is in all. Scenes with a share of 0 are left out, and Gaussians
-    that have become too faint to be drawn. ValueError as
-    of check_shares, and if the scenes are filtered differently.
+    that have become too faint to be drawn. ValueError as of check_shares, and if the scenes are filtered differently.
     """
     check_shares(shares, len(scenes))
     kept = [(scene, share) for scene, share in zip(scenes, shares, strict=True) if share > 0]

@@ -127,7 +127,7 @@ def start_shared(
             "is to begin; set other origins, or refine without nodes."
         )
     kept = seen[torch.randperm(len(seen), generator=generator)[:count].to(seen.device)]
-    chosen = _to_numbers(MovingGaussians(**{name: value[kept] for name, value in vars(moving).items()}))
+    chosen = _to_numbers(moving.select(kept))
     chosen["means"] = moment.means[0, kept]
     chosen["opacity_logits"] = torch.logit(opacities[kept].clamp(max=1 - 1e-3))
     chosen["time_means"] = torch.zeros_like(chosen["time_means"])

@@ -48,8 +48,8 @@ def picture_loss(
     On a background of any colour, what floats before the object in the background's colour is seen. A confidence of 1
     everywhere gives plain means.
     """
-    theirs = truth.colors, truth.alphas, truth.confidences
-    loss = _SquaredErrors.apply(drawn.colors, drawn.alphas, *theirs, backgrounds, weights.alpha)
+    told = truth.colors, truth.alphas, truth.confidences
+    loss = _SquaredErrors.apply(drawn.colors, drawn.alphas, *told, backgrounds, weights.alpha)
     if weights.ssim and min(drawn.colors.shape[-2:]) >= SSIM_WINDOW:
         ours, theirs = drawn.on(backgrounds), truth.on(backgrounds)
         rim = SSIM_WINDOW // 2
