@@ -17,7 +17,12 @@ from pathlib import Path
 import torch
 
 PACKAGE = Path(__file__).resolve().parent
-ROOMS = (PACKAGE / "rasterizer/csrc", PACKAGE / "reconstruction/csrc", PACKAGE / "generation/csrc")
+ROOMS = (
+    PACKAGE / "rasterizer/csrc",
+    PACKAGE / "reconstruction/csrc",
+    PACKAGE / "generation/csrc",
+    PACKAGE / "refinement/csrc",
+)
 TORCH_TARGET = "0x020a000000000000"
 """PyTorch 2.10: the oldest whose stable ABI has all we use. One binary serves every later one."""
 FLAGS = ("-std=c++20", "-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", "-fvisibility=hidden")
@@ -63,7 +68,7 @@ def compile_operators(output: Path) -> Path:
 
 def _units() -> list[tuple[Path, list[str]]]:
     """What is compiled with which flags; the kernels once for each instruction set, operator.cpp chooses."""
-    rasterizer, reconstruction, generation = ROOMS
+    rasterizer, reconstruction, generation, refinement = ROOMS
     torch_root = Path(torch.__file__).parent
     headers = [f"-I{torch_root / 'include'}", f"-I{torch_root / 'include/torch/csrc/api/include'}"]
     stable = [f"-DTORCH_TARGET_VERSION={TORCH_TARGET}", *headers]
@@ -76,6 +81,7 @@ def _units() -> list[tuple[Path, list[str]]]:
         (reconstruction / "evidence_kernel.cpp", ["-DLRM4D_EVIDENCE=baseline_evidence"]),
         # -ffp-contract=off: who is nearest must not depend on the compiler, and the reference must agree.
         (generation / "splatting.cpp", [*stable, "-ffp-contract=off"]),
+        (refinement / "carrying.cpp", stable),
     ]
     if x86:
         avx2 = ["-mavx2", "-mfma"]

@@ -19,6 +19,12 @@ def quaternion_to_matrix(quaternions: Float[Tensor, "*batch 4"]) -> Float[Tensor
     return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
 
 
+def rotation_vector_to_quaternion(vectors: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 4"]:
+    """The unit quaternion (w, x, y, z) of a turn about each vector by its length, in radians; has a gradient at 0."""
+    halves = vectors.square().sum(-1, keepdim=True).add(1e-12).sqrt() / 2
+    return torch.cat([halves.cos(), vectors * (halves.sin() / (2 * halves))], dim=-1)
+
+
 def matrix_to_quaternion(matrices: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 4"]:
     """The unit quaternion (w, x, y, z), w >= 0, of each rotation matrix."""
     m = matrices

@@ -36,7 +36,7 @@ def test_demands_summed_over_pictures_are_the_gradients_of_the_whole_error(monke
     names = ("means", "opacity_logits", "colors", "velocities", "time_means", "log_time_deviations")
     leaves = {name: state.gaussians[name].clone().requires_grad_() for name in names}
     sliced = replace(state, gaussians={**state.gaussians, **leaves}).slice_at(to_model_time(views.times))
-    drawn = draw_slices(sliced, views.cameras, 0.3, False)
+    drawn = draw_slices(sliced, views.cameras.reshape(-1, 1), 0.3, False)[:, 0]
     white = torch.ones(6, 3)
     error = (drawn.on(white) - views.composite(white[0])).square().sum()
     error = error + (drawn.alphas - views.alphas).square().sum()
@@ -94,7 +94,8 @@ def test_a_corrector_learns_to_mend_colours_that_it_never_saw_the_truth_of():
         scene = make_gaussians()
         noise = 0.3 * torch.randn(60, 3, generator=torch.Generator().manual_seed(100 + seed))
         state = corrector(replace(scene, colors=(scene.colors + noise).clamp(0, 1)), given)[-1]
-        drawn = draw_slices(state.slice_at(to_model_time(others.times)), others.cameras, scene.low_pass, False)
+        slices = state.slice_at(to_model_time(others.times))
+        drawn = draw_slices(slices, others.cameras.reshape(-1, 1), scene.low_pass, False)[:, 0]
         optimizer.zero_grad()
         (drawn.on(torch.ones(6, 3)) - truth).square().mean().backward()
         optimizer.step()

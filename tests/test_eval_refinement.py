@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def line(tmp_path_factory):
     settings = ["count=300", "nodes=10", "knots=6", "steps=12", "views=4"]
-    settings += ["prior_views=0"]
+    settings += ["weights.prior=0"]
     words = [word for setting in settings for word in ("--set", setting)]
     times = ["--seconds", "20", "--scratch-seconds", "1", "--size", "32", "--every", "4"]
     output = tmp_path_factory.mktemp("refinement")

@@ -51,7 +51,7 @@ def test_schedules_have_their_closed_forms():
     assert reach_at(0.4, 0.0) == pytest.approx(0.08) and reach_at(0.4, 0.2) == pytest.approx(0.54)
     assert reach_at(0.4, 0.9) == 1 and reach_at(0.0, 0.0) == 1
     weights = weights_at(Weights(prior=2.0, rigidity=3.0), 0.5)
-    assert weights.prior == pytest.approx(0.2**0.5 * 2**0.5) and weights.rigidity == pytest.approx(0.3)
+    assert weights.prior == pytest.approx(0.2**0.5 * 2**0.5) and weights.rigidity == pytest.approx(0.1**0.5 * 3)
     assert weights.alpha == Weights().alpha
 
 
@@ -199,8 +199,10 @@ def test_a_motion_is_at_rest_at_its_origin(origin):
     with torch.no_grad():
         for steps in deforming.motion.values():
             steps.normal_(generator=torch.Generator().manual_seed(0))
-    shifts = deforming.shifts_at(torch.tensor([2 * origin - 1, 0.3]))
-    assert shifts[:, 0].abs().max() == 0 and shifts[:, 1].abs().max() > 0.1
+    transforms = deforming.transforms_at(torch.tensor([2 * origin - 1, 0.3]))
+    still = torch.eye(3, 4).expand(len(transforms[0]), 3, 4)
+    torch.testing.assert_close(transforms[0], still, atol=1e-6, rtol=0)
+    assert (transforms[1] - still).abs().amax() > 0.1
     moment = make_gaussians().slice_at(torch.tensor([2 * origin - 1]))
     seen = moment.opacities[0] >= config.faintest
     means = deforming.gaussians["means"]
@@ -211,13 +213,30 @@ def test_a_motion_is_at_rest_at_its_origin(origin):
 
 def test_pictures_near_the_origin_come_first():
     views = make_views(8)
-    refiner = Refiner(spoiled(), views, replace(SMALL, origins=(0.25,)))
+    refiner = Refiner(spoiled(), views, replace(SMALL, origins=(0.25,), views=200))
     generator = torch.Generator().manual_seed(0)
     for progress in (0.0, 0.2, 1.0):
-        chosen = views.times[refiner._choose(views.times, 200, progress, generator)]
+        chosen = views.times[refiner._choose(progress, generator)]
+        assert len(chosen.unique()) == len(chosen)
         reach = max(0.75 * reach_at(refiner.config.grow, progress), (views.times - 0.25).abs().min().item())
         within = views.times[(views.times - 0.25).abs() <= reach + 1e-6]
         assert set(chosen.tolist()) == set(within.tolist())
+
+
+def test_the_prior_looks_at_the_moments_of_the_inputs():
+    """From cameras of other inputs, at what was there before the fit; the inputs come first."""
+    views, scene = make_views(8), spoiled()
+    refiner = Refiner(scene, views, SMALL)
+    cameras, pictures = refiner.whole
+    assert cameras.shape == pictures.colors.shape[:2] == (8, 10)
+    for name, value in vars(refiner.pictures).items():
+        assert torch.equal(vars(pictures)[name][:, 0], value)
+    for look in (1, 9):
+        told = scene.render(cameras[:, look], views.times, torch.zeros(3))
+        torch.testing.assert_close(pictures.colors[:, look], told.image)
+        torch.testing.assert_close(pictures.alphas[:, look], told.alpha)
+    known = {tuple(pose.flatten().tolist()) for pose in views.cameras.camera_to_world}
+    assert {tuple(pose.flatten().tolist()) for pose in cameras.camera_to_world.flatten(0, 1)} == known
 
 
 def test_a_stopped_refinement_goes_on_with_its_fits(tmp_path):
@@ -399,10 +418,13 @@ def test_the_picture_loss_is_what_its_terms_say_and_so_are_its_gradients():
     def random(*shape: int) -> torch.Tensor:
         return torch.rand(*shape, generator=generator, dtype=torch.float64)
 
-    drawn, truth = (Pictures(random(2, 3, 12, 14), random(2, 1, 12, 14), random(2, 1, 12, 14)) for _ in range(2))
-    backgrounds, weights = random(2, 3), Weights(alpha=0.3, ssim=0.0)
+    shapes = ((5, 2, 3, 12, 14), (5, 2, 1, 12, 14), (5, 2, 1, 12, 14))
+    drawn, truth = (Pictures(*(random(*shape) for shape in shapes)) for _ in range(2))
+    truth = truth.weighed([1.0, 0.4])
+    assert truth.confidences[:, 1].max() <= 0.4 < truth.confidences[:, 0].max()
+    backgrounds, weights = random(5, 2, 3), Weights(alpha=0.3, ssim=0.0)
     leaves = drawn.colors.requires_grad_(), drawn.alphas.requires_grad_()
-    on = [one.colors + (1 - one.alphas) * backgrounds[:, :, None, None] for one in (drawn, truth)]
+    on = [one.colors + (1 - one.alphas) * backgrounds[..., None, None] for one in (drawn, truth)]
     expected = (truth.confidences * (on[0] - on[1]).square()).mean()
     expected = expected + 0.3 * (truth.confidences * (drawn.alphas - truth.alphas).square()).mean()
     loss = picture_loss(drawn, truth, backgrounds, weights)

@@ -108,7 +108,8 @@ class CorrectorTask:
 
 def draw(state: Deforming, views: Views, start: Gaussians4D) -> Pictures:
     """Pictures of a corrected scene from cameras [view] at their times, with a gradient."""
-    return draw_slices(state.slice_at(to_model_time(views.times)), views.cameras, start.low_pass, start.compensate)
+    slices = state.slice_at(to_model_time(views.times))
+    return draw_slices(slices, views.cameras.reshape(-1, 1), start.low_pass, start.compensate)[:, 0]
 
 
 def _weigh(rounds: list[Tensor]) -> Tensor:

@@ -1,17 +1,19 @@
 """The shared motion written into 4D Gaussians: each path becomes pieces that are straight, one Gaussian a piece.
 
 A piece lives around its moment with a deviation of WINDOW times the pieces' spacing, so that the pieces of a Gaussian
-fade into each other; its opacity is what makes them, one over the other, as opaque as the Gaussian was. What does not
-move, or moves straight, stays one Gaussian.
+fade into each other; its opacity is what makes them, one over the other, as opaque as the Gaussian was. A piece does
+not turn. What neither turns nor moves, or moves straight, stays one Gaussian.
 """
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lrm4d.gaussians3d import pack_square
 from lrm4d.gaussians4d import MovingGaussians
+from lrm4d.refinement.carrying import carry_frames
 from lrm4d.refinement.deforming import Deforming
-from lrm4d.refinement.motion import carry
+from lrm4d.refinement.motion import to_transforms
 
 WINDOW = 0.55
 """Deviation of a piece's life in spacings. Wider ones lie over each other, which makes opaque ones fatter; narrower
@@ -23,22 +25,26 @@ NEIGHBORS = 4
 def bake(deforming: Deforming, tolerance: float) -> MovingGaussians:
     """Moving Gaussians that are at each knot where the deforming ones are, to `tolerance` (world units).
 
-    Of the spacings 1, 2, 4, ... knots and the whole clip, each Gaussian takes the widest that keeps the tolerance.
+    Of the spacings 1, 2, 4, ... knots and the whole clip, each Gaussian takes the widest that keeps the tolerance, in
+    its way and in where the ends of its deviations point.
     """
     moving = deforming.moving()
-    nodes = deforming.paths()
-    if deforming.skeleton is None or nodes is None:
+    nodes, skeleton = deforming.poses(), deforming.skeleton
+    if skeleton is None or nodes is None:
         return moving
-    shifts = carry(deforming.skeleton, nodes).transpose(0, 1)  # [n, knot, 3]
+    frames = deforming.frames()
+    carried = carry_frames(to_transforms(skeleton, nodes), frames, skeleton.owners, skeleton.weights).transpose(0, 1)
+    factors, shifts = carried[..., :3], carried[..., 3] - frames[:, None, :, 3]  # [n, knot, 3, 3], [n, knot, 3]
     knots = shifts.shape[1]
     left = torch.ones(len(deforming), dtype=torch.bool, device=shifts.device)
     parts = []
     for spacing in _spacings(knots):
         straight = _straighten(shifts, spacing)
-        fits = (straight - shifts).norm(dim=-1).amax(dim=1) <= tolerance
+        farthest = torch.maximum((straight - shifts).norm(dim=-1).amax(dim=1), _turning(factors, spacing))
+        fits = farthest <= tolerance
         taken = (left & (fits | (spacing == 1))).nonzero()[:, 0]
         left[taken] = False
-        parts.append(_cut(moving.select(taken), straight[taken], spacing))
+        parts.append(_cut(moving.select(taken), straight[taken], factors[taken], spacing))
     return MovingGaussians(**{name: torch.cat([vars(part)[name] for part in parts]) for name in vars(moving)})
 
 
@@ -63,13 +69,25 @@ def _straighten(shifts: Float[Tensor, "n knot 3"], spacing: int) -> Float[Tensor
     return shifts[:, low] * (1 - share) + shifts[:, high] * share
 
 
+def _turning(factors: Float[Tensor, "n knot 3 3"], spacing: int) -> Float[Tensor, "n"]:
+    """How far the ends of deviations are from where pieces `spacing` knots apart have them."""
+    knots = factors.shape[1]
+    if spacing >= knots:
+        off = factors - factors.mean(dim=1, keepdim=True)
+    else:
+        off = factors[:, _anchors(knots, spacing)].diff(dim=1) / 2
+    return off.square().sum(dim=(-2, -1)).sqrt().amax(dim=1)
+
+
 def _anchors(knots: int, spacing: int) -> Tensor:
     """Every `spacing`-th knot, and the last."""
     anchors = torch.arange(0, knots, spacing)
     return anchors if anchors[-1] == knots - 1 else torch.cat([anchors, torch.tensor([knots - 1])])
 
 
-def _cut(moving: MovingGaussians, straight: Float[Tensor, "n knot 3"], spacing: int) -> MovingGaussians:
+def _cut(
+    moving: MovingGaussians, straight: Float[Tensor, "n knot 3"], factors: Float[Tensor, "n knot 3 3"], spacing: int
+) -> MovingGaussians:
     """The pieces of Gaussians whose paths are straight between every `spacing`-th knot."""
     knots = straight.shape[1]
     step = 2 / (knots - 1)  # model time between knots
@@ -77,7 +95,12 @@ def _cut(moving: MovingGaussians, straight: Float[Tensor, "n knot 3"], spacing: 
         slopes = (straight[:, -1] - straight[:, 0]) / 2
         middle = straight.mean(1) + slopes * moving.time_means[:, None]
         return MovingGaussians(
-            **{**vars(moving), "means": moving.means + middle, "velocities": moving.velocities + slopes}
+            **{
+                **vars(moving),
+                "means": moving.means + middle,
+                "velocities": moving.velocities + slopes,
+                "covariances": pack_square(factors.mean(1)),
+            }
         )
     places = torch.arange(-spacing, knots - 1 + 2 * spacing, spacing)  # one beyond each end
     inner = places.clamp(0, knots - 1)
@@ -86,13 +109,15 @@ def _cut(moving: MovingGaussians, straight: Float[Tensor, "n knot 3"], spacing: 
     slopes = (straight[:, after] - straight[:, before]) / run[:, None]
     moments = (-1 + places * step).to(straight)
     shifts = straight[:, inner] + slopes * ((places - inner) * step).to(straight)[:, None]
-    return _window(moving, shifts, slopes, moments, WINDOW * spacing * step)
+    covariances = pack_square(factors[:, inner])
+    return _window(moving, shifts, slopes, covariances, moments, WINDOW * spacing * step)
 
 
 def _window(
     moving: MovingGaussians,
     shifts: Float[Tensor, "n piece 3"],
     slopes: Float[Tensor, "n piece 3"],
+    covariances: Float[Tensor, "n piece 6"],
     moments: Float[Tensor, "piece"],
     deviation: float,
 ) -> MovingGaussians:
@@ -113,7 +138,7 @@ def _window(
     return MovingGaussians(
         means=means.flatten(0, 1),
         velocities=velocities.flatten(0, 1),
-        covariances=moving.covariances.repeat_interleave(count, dim=0),
+        covariances=covariances.flatten(0, 1),
         time_means=centres.flatten(),
         time_deviations=precision.rsqrt().expand_as(centres).flatten(),
         opacities=opacities.flatten(),

@@ -5,15 +5,15 @@ from dataclasses import asdict, dataclass, field, replace
 from lrm4d.pretrained import DEFAULT
 from lrm4d.refinement.blending import check_shares
 
-PRIOR_END, RIGIDITY_END = 0.1, 0.01
+PRIOR_END, RIGIDITY_END = 0.1, 0.1
 
 
 @dataclass(frozen=True)
 class Rates:
     """Learning rates of the groups at the start, in the units of what is learned; Adam moves by about so much a step.
 
-    end: the factor that all have come down to in the end. steps, coarse_steps: of the shared motion, world units a
-    knot.
+    end: the factor that all have come down to in the end. steps, coarse_steps, turns: of the shared motion, world
+    units and radians a knot.
     """
 
     means: float = 2e-3
@@ -26,6 +26,7 @@ class Rates:
     velocities: float = 0.0
     steps: float = 6e-3
     coarse_steps: float = 12e-3
+    turns: float = 0.02
     exposures: float = 1e-3
     end: float = 0.1
 
@@ -41,7 +42,7 @@ class Weights:
     alpha: float = 0.3
     ssim: float = 0.0
     prior: float = 1.2
-    rigidity: float = 0.5
+    rigidity: float = 0.05
     steadiness: float = 0.1
     stillness: float = 0.0
     agreement: float = 0.0
@@ -73,9 +74,9 @@ class RefinementConfig:
     fits set out from and of all fits together in the scene that comes of them, see blending.py; (0, 1) leaves the
     former out. origins: one fit each, from the Gaussians that are there at this moment of the clip, in [0, 1].
     steps: of a fit, fewer where seconds end it sooner; more of them fit the few pictures better, and what no
-    picture shows worse. views, prior_views: pictures a step. nodes: paths of the shared motion, 0 for none: every
-    Gaussian on its own, plain 4D Gaussian splatting. coarse_nodes: what the nodes hang on.
-    knots: of a path. count, faintest: how many Gaussians of the start are carried along, and how opaque they must be.
+    picture shows worse. views: pictures a step, with as many of the prior. nodes: of the shared motion, 0 for none:
+    every Gaussian on its own, plain 4D Gaussian splatting. coarse_nodes: what the nodes hang on. knots: of a path.
+    count, faintest: how many Gaussians of the start are carried along, and how opaque they must be.
     grow: the progress at which the pictures in use, at first those around the origin, are all. exposure: learn
     a gain of each picture's colours. half_until: the progress until which pictures of half the size serve, which are
     quicker and forgive more. tolerance: of the written motion's pieces, in pixels.
@@ -86,7 +87,6 @@ class RefinementConfig:
     origins: tuple[float, ...] = (0.5, 0.25, 0.75)
     steps: int = 260
     views: int = 16
-    prior_views: int = 12
     nodes: int = 150
     coarse_nodes: int = 12
     knots: int = 24
@@ -129,7 +129,6 @@ def plain(config: RefinementConfig) -> RefinementConfig:
         shares=(0.0, 1.0),
         origins=(0.5,),
         nodes=0,
-        prior_views=0,
         views=4,
         grow=0.0,
         rates=rates,

@@ -117,7 +117,7 @@ def _ask_run(scene: Deforming, views: Views, low_pass: float, compensate: bool) 
 
 def _error_gradients(leaves: Gaussians3D, views: Views, low_pass: float, compensate: bool) -> Gaussians3D:
     with torch.enable_grad():
-        drawn = draw_slices(leaves, views.cameras, low_pass, compensate)
+        drawn = draw_slices(leaves, views.cameras.reshape(-1, 1), low_pass, compensate)[:, 0]
         white = drawn.colors.new_ones(len(views), 3)
         error = (drawn.on(white) - views.composite(white[0])).square().sum()
         error = error + (drawn.alphas - views.alphas).square().sum()

@@ -8,9 +8,11 @@ from torch import Tensor
 
 from lrm4d.gaussians3d import Gaussians3D, compose_covariances, decompose_covariances
 from lrm4d.gaussians4d import Gaussians4D, MovingGaussians
-from lrm4d.refinement.motion import Skeleton, build_skeleton, carry, paths, shifts_at
+from lrm4d.refinement.carrying import carry
+from lrm4d.refinement.motion import Skeleton, build_skeleton, poses, poses_at, to_transforms
+from lrm4d.rotations import quaternion_to_matrix
 
-MOTION = ("steps", "coarse_steps")
+MOTION = ("steps", "coarse_steps", "turns")
 """What is learned of the shared motion."""
 LASTING = 4.0
 """Time deviation of what exists throughout the clip, whose model time is two long."""
@@ -24,7 +26,8 @@ class Deforming:
     gaussians: by name and for n of them: means [n, 3] at their time means (with a skeleton: where the pose at the
     origin has them), log_scales [n, 3], quaternions [n, 4], opacity_logits [n], colors [n, 3], time_means [n],
     log_time_deviations [n], velocities [n, 3].
-    motion: the steps [node, knot, 3] and coarse_steps [coarse, knot, 3] of the shared motion; empty without.
+    motion: the steps [node, knot, 3], coarse_steps [coarse, knot, 3] and turns [node, knot, 3] of the shared motion;
+    empty without.
     groups: [n], each one's neighbourhood, or None. origin: the model time at which the skeleton is at rest.
     """
 
@@ -63,24 +66,31 @@ class Deforming:
             colors=g["colors"].clamp(min=0),
         )
 
-    def paths(self) -> Float[Tensor, "node knot 3"] | None:
-        """How far the nodes are from their places at each knot."""
-        return None if self.skeleton is None else paths(self.skeleton, **self.motion, origin=self.origin)
+    def frames(self) -> Float[Tensor, "n 3 4"]:
+        """Factors of the covariances and places, as carrying.py has them."""
+        g = self.gaussians
+        factors = quaternion_to_matrix(g["quaternions"]) * g["log_scales"].exp()[:, None]
+        return torch.cat([factors, g["means"][..., None]], dim=-1)
 
-    def shifts_at(self, times: Float[Tensor, "time"]) -> Float[Tensor, "node time 3"] | None:
-        """How far the nodes are from their places at model times."""
-        nodes = self.paths()
-        return None if nodes is None else shifts_at(nodes, times)
+    def poses(self) -> Float[Tensor, "node knot 6"] | None:
+        """The nodes' poses at each knot."""
+        return None if self.skeleton is None else poses(self.skeleton, **self.motion, origin=self.origin)
+
+    def transforms_at(self, times: Float[Tensor, "time"]) -> Float[Tensor, "time node 3 4"] | None:
+        """What the nodes do at model times."""
+        knots = self.poses()
+        return None if knots is None else to_transforms(self.skeleton, poses_at(knots, times))
 
     def slice_at(
-        self, times: Float[Tensor, "time"], shifts: Float[Tensor, "node time 3"] | None = None
+        self, times: Float[Tensor, "time"], transforms: Float[Tensor, "time node 3 4"] | None = None
     ) -> Gaussians3D:
-        """The 3D Gaussians at model times, batch shape [time]; `shifts` are shifts_at of the times, if at hand."""
+        """The 3D Gaussians at model times, batch shape [time]; transforms: transforms_at of the times, if at hand."""
         sliced = self.moving().slice_at(times)
-        shifts = self.shifts_at(times) if shifts is None else shifts
-        if self.skeleton is None or shifts is None:
+        transforms = self.transforms_at(times) if transforms is None else transforms
+        if self.skeleton is None or transforms is None:
             return sliced
-        return replace(sliced, means=sliced.means + carry(self.skeleton, shifts))
+        means, covariances = carry(transforms, self.frames(), self.skeleton.owners, self.skeleton.weights)
+        return replace(sliced, means=means, covariances=covariances)
 
 
 def start_free(scene: Gaussians4D) -> Deforming:
@@ -134,6 +144,6 @@ def start_shared(
     chosen["log_time_deviations"] = torch.full_like(chosen["time_means"], LASTING).log()
     chosen["velocities"] = torch.zeros_like(chosen["velocities"])
     skeleton = build_skeleton(chosen["means"], *nodes, generator)
-    counts = (len(skeleton.nodes), min(nodes[1], len(kept)))
+    counts = (len(skeleton.nodes), min(nodes[1], len(kept)), len(skeleton.nodes))
     motion = {name: moving.means.new_zeros(n, knots, 3) for name, n in zip(MOTION, counts, strict=True)}
     return Deforming(chosen, skeleton, motion, origin=origin)

@@ -20,7 +20,7 @@ from lrm4d.refinement.moving import from_moving
 from lrm4d.refinement.objective import Pictures
 from lrm4d.refinement.optimizer import Adam
 
-Drawn = tuple[Pictures, Float[Tensor, "node time 3"] | None]
+Drawn = tuple[Pictures, Float[Tensor, "time node 3 4"] | None]
 Render = Callable[[Cameras, Float[Tensor, "view"]], Float[Tensor, "view 3 height width"]]
 """Pictures on white from cameras [view] at times [view] in [0, 1] of the clip, with a gradient."""
 PARTS = ("value", "first", "second", "count")
@@ -59,16 +59,17 @@ class Fit:
         self.deforming = self.deforming.with_learned(learned)
         self.gradients = learned["means"].new_zeros(len(self.deforming))
 
-    def draw(self, cameras: Cameras, times: Float[Tensor, "view"]) -> Drawn:
-        """Pictures on black of the scene at times in [0, 1], one a camera, and how far the nodes are then."""
+    def draw(self, cameras: Cameras, times: Float[Tensor, "moment"]) -> Drawn:
+        """Pictures on black from cameras [moment, look] at times in [0, 1], and what the nodes do then."""
         moments = to_model_time(times)
-        shifts = self.deforming.shifts_at(moments)
-        return draw_slices(self.deforming.slice_at(moments, shifts), cameras, self.low_pass, self.compensate), shifts
+        transforms = self.deforming.transforms_at(moments)
+        slices = self.deforming.slice_at(moments, transforms)
+        return draw_slices(slices, cameras, self.low_pass, self.compensate), transforms
 
     def render(self, cameras: Cameras, times: Float[Tensor, "view"]) -> Float[Tensor, "view 3 height width"]:
         """See Render."""
-        drawn, _ = self.draw(cameras, times)
-        return drawn.on(drawn.colors.new_ones(len(times), 3))
+        drawn, _ = self.draw(cameras.reshape(-1, 1), times)
+        return drawn.on(drawn.colors.new_ones(3))[:, 0]
 
     def step(self, rates: dict[str, float]) -> None:
         """Follow the gradients."""
@@ -117,11 +118,9 @@ class Fit:
 
 
 def draw_slices(gaussians: Gaussians3D, cameras: Cameras, low_pass: float, compensate: bool) -> Pictures:
-    """Pictures on black of slices [view], one a camera [view]."""
-    black = gaussians.means.new_zeros(3)
-    rendering = rasterize(gaussians, cameras.reshape(len(cameras), 1), black, low_pass, compensate)
-    image, alpha = rendering.image[:, 0], rendering.alpha[:, 0]
-    return Pictures(image, alpha, torch.ones_like(alpha))
+    """Pictures on black [moment, look] of slices [moment] from cameras [moment, look]."""
+    drawn = rasterize(gaussians, cameras, gaussians.means.new_zeros(3), low_pass, compensate)
+    return Pictures(drawn.image, drawn.alpha, torch.ones_like(drawn.alpha))
 
 
 def group_neighbors(deforming: Deforming, generator: torch.Generator) -> Deforming:

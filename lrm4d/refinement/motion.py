@@ -1,10 +1,12 @@
-"""A motion that all Gaussians share: nodes in space with a path each, which carry what is near to them.
+"""A motion that all Gaussians share: nodes in space that go and turn, and carry what is near to them.
 
 One picture a moment says where things are in one direction only. What moves as one piece must be learned as one
-piece: a node's path collects the evidence of all the Gaussians around it at all times, and the paths of neighbouring
-nodes keep their distances. A path is the sum of its steps from the fit's origin outwards, so that what is
+piece: a node's path collects the evidence of all the Gaussians around it at all times, and neighbouring nodes go
+together as far as they can. A path is the sum of its steps from the fit's origin outwards, so that what is
 learned of a moment carries on to the moments beyond it, which no picture has spoken of yet. The nodes themselves hang
 on a dozen coarse ones, whose paths come first: a body's way is found by a few numbers, a limb's is what remains.
+
+A pose of a node is six numbers: how far it is from its place, and the rotation vector of how it is turned.
 """
 
 from dataclasses import dataclass, replace
@@ -13,11 +15,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lrm4d.rotations import quaternion_to_matrix, rotation_vector_to_quaternion
+
 NEIGHBORS_OF_POINT, NEIGHBORS_OF_NODE, PARENTS_OF_NODE = 4, 6, 3
 PARENTS_REACH = 1.5
 """How much farther, in their mean distances, coarse nodes carry than fine ones."""
 ROUNDS = 5
 """Of k-means."""
+JOINT = 0.01
+"""Of the mean distance of neighbours: two that part less than this count as one piece, more as a joint."""
 
 
 @dataclass(frozen=True)
@@ -75,44 +81,53 @@ def hang(
     return owners, torch.softmax(-(distances / scale).square(), dim=1)
 
 
-def paths(
+def poses(
     skeleton: Skeleton,
     steps: Float[Tensor, "node knot 3"],
     coarse_steps: Float[Tensor, "coarse knot 3"],
+    turns: Float[Tensor, "node knot 3"],
     origin: float = 0.0,
-) -> Float[Tensor, "node knot 3"]:
-    """How far each node is from its place, at each knot; zero at the knot nearest to the model time `origin`."""
+) -> Float[Tensor, "node knot 6"]:
+    """The nodes' poses at each knot; zero at the knot nearest to the model time `origin`."""
     inherited = coarse_steps[skeleton.parents] * skeleton.parent_weights[:, :, None, None]
-    sums = (steps + inherited.sum(dim=1)).cumsum(dim=1)
+    sums = torch.cat([steps + inherited.sum(dim=1), turns], dim=-1).cumsum(dim=1)
     rest = int((origin + 1) / 2 * (steps.shape[1] - 1) + 0.5)
     return sums - sums[:, rest : rest + 1]
 
 
-def shifts_at(paths: Float[Tensor, "node knot 3"], times: Float[Tensor, "time"]) -> Float[Tensor, "node time 3"]:
-    """The paths at model times in [-1, 1], straight between the knots, which are evenly spaced."""
-    last = paths.shape[1] - 1
+def poses_at(poses: Float[Tensor, "node knot 6"], times: Float[Tensor, "time"]) -> Float[Tensor, "node time 6"]:
+    """The poses at model times in [-1, 1], straight between the knots, which are evenly spaced."""
+    last = poses.shape[1] - 1
     places = ((times + 1) / 2 * last).clamp(0, last)
     before = places.floor().long().clamp(max=last - 1)
     share = (places - before)[:, None]
-    return paths[:, before] * (1 - share) + paths[:, before + 1] * share
+    return poses[:, before] * (1 - share) + poses[:, before + 1] * share
 
 
-def carry(skeleton: Skeleton, shifts: Float[Tensor, "node time 3"]) -> Float[Tensor, "time point 3"]:
-    """How far the points go with their nodes."""
-    # A product with a dense matrix is quicker than gathers, whose gradients must be scattered.
-    shares = shifts.new_zeros(len(skeleton.owners), len(skeleton.nodes))
-    shares.scatter_add_(1, skeleton.owners, skeleton.weights)
-    return (shares @ shifts.flatten(1)).unflatten(1, shifts.shape[1:]).transpose(0, 1)
+def to_transforms(skeleton: Skeleton, poses: Float[Tensor, "node time 6"]) -> Float[Tensor, "time node 3 4"]:
+    """What the nodes do to what hangs on them: (R | b), which takes y to R y + b."""
+    rotations = quaternion_to_matrix(rotation_vector_to_quaternion(poses[..., 3:]))
+    nodes = skeleton.nodes[:, None, :, None]
+    offsets = nodes + poses[..., :3, None] - rotations @ nodes
+    return torch.cat([rotations, offsets], dim=-1).transpose(0, 1)
 
 
-def rigidity_loss(skeleton: Skeleton, shifts: Float[Tensor, "node time 3"]) -> Float[Tensor, ""]:
-    """How much neighbouring nodes change their distance: squares of the change over the mean distance."""
+def rigidity_loss(skeleton: Skeleton, transforms: Float[Tensor, "time node 3 4"]) -> Float[Tensor, ""]:
+    """How far nodes are from where their neighbours would take them, in the mean distance of neighbours.
+
+    Of each pair the root mean square over time, less than JOINT as good as nothing; of the pairs the mean. Squares
+    alone (as rigid as possible: Sorkine and Alexa, 2007) bend everything a little; their roots let few pairs part a
+    lot, which are the joints, and keep the others together.
+    """
     if skeleton.neighbors.shape[1] == 0:
-        return shifts.new_zeros(())
-    placed = skeleton.nodes[:, None] + shifts
-    apart = (placed[:, None] - placed[skeleton.neighbors]).square().sum(-1).add(1e-12).sqrt()
-    rest = (skeleton.nodes[:, None] - skeleton.nodes[skeleton.neighbors]).norm(dim=-1)[..., None]
-    return ((apart - rest) / rest.mean()).square().mean()
+        return transforms.new_zeros(())
+    nodes, neighbors = skeleton.nodes, skeleton.neighbors
+    rotations, offsets = transforms[..., :3], transforms[..., 3]
+    placed = (rotations @ nodes[..., None])[..., 0] + offsets
+    taken = torch.einsum("tnij,nkj->tnki", rotations, nodes[neighbors]) + offsets[:, :, None]
+    spacing = (nodes[:, None] - nodes[neighbors]).norm(dim=-1).mean()
+    parted = ((taken - placed[:, neighbors]) / spacing).square().sum(-1).mean(dim=0)
+    return ((parted + JOINT**2).sqrt() - JOINT).mean()
 
 
 def unsteadiness_loss(steps: Float[Tensor, "node knot 3"]) -> Float[Tensor, ""]:

@@ -1,11 +1,12 @@
 """What a refinement minimizes: errors of pictures, each pixel by its confidence, and what keeps a scene plausible."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, pad
 
 from lrm4d.losses import SSIM_WINDOW, ssim_map
 from lrm4d.refinement.config import Weights
@@ -17,31 +18,35 @@ from lrm4d.refinement.motion import rigidity_loss, unsteadiness_loss
 class Pictures:
     """Pictures to be like. colors: premultiplied by alpha. confidences: the weight of each pixel, from 0."""
 
-    colors: Float[Tensor, "view 3 height width"]
-    alphas: Float[Tensor, "view 1 height width"]
-    confidences: Float[Tensor, "view 1 height width"]
+    colors: Float[Tensor, "*batch 3 height width"]
+    alphas: Float[Tensor, "*batch 1 height width"]
+    confidences: Float[Tensor, "*batch 1 height width"]
 
     def __getitem__(self, index) -> "Pictures":
-        """Some of them."""
+        """Some of them, along the batch dimensions."""
         return Pictures(self.colors[index], self.alphas[index], self.confidences[index])
-
-    def split(self, count: int) -> tuple["Pictures", "Pictures"]:
-        """The first `count` and the rest: one gradient for both, where slices would each fill a whole one."""
-        counts = [count, len(self.colors) - count]
-        first, rest = zip(*(value.split(counts) for value in vars(self).values()), strict=True)
-        return Pictures(*first), Pictures(*rest)
 
     def halved(self) -> "Pictures":
         """At half the size, means of two by two pixels (an odd last row or column is left out)."""
-        return Pictures(*(avg_pool2d(value, 2) for value in vars(self).values()))
+        batch = self.colors.shape[:-3]
+        return Pictures(*(avg_pool2d(x.flatten(0, -4), 2).unflatten(0, batch) for x in vars(self).values()))
 
-    def on(self, backgrounds: Float[Tensor, "view 3"]) -> Float[Tensor, "view 3 height width"]:
+    def weighed(self, weights: Sequence[float]) -> "Pictures":
+        """With confidences times a weight for each along the last batch dimension."""
+        return replace(self, confidences=self.confidences * self.confidences.new_tensor(weights)[:, None, None, None])
+
+    def on(self, backgrounds: Float[Tensor, "*#batch 3"]) -> Float[Tensor, "*batch 3 height width"]:
         """Composited."""
-        return self.colors + (1 - self.alphas) * backgrounds[:, :, None, None]
+        return self.colors + (1 - self.alphas) * backgrounds[..., None, None]
+
+
+def join(parts: Sequence[Pictures], dim: int) -> Pictures:
+    """Pictures side by side along a batch dimension."""
+    return Pictures(*(torch.cat([vars(part)[name] for part in parts], dim) for name in vars(parts[0])))
 
 
 def picture_loss(
-    drawn: Pictures, truth: Pictures, backgrounds: Float[Tensor, "view 3"], weights: Weights
+    drawn: Pictures, truth: Pictures, backgrounds: Float[Tensor, "*batch 3"], weights: Weights
 ) -> Float[Tensor, ""]:
     """Squared errors of the pictures on backgrounds and of their alphas, and 1 - SSIM, each pixel by its confidence.
 
@@ -65,12 +70,12 @@ class _SquaredErrors(torch.autograd.Function):
     @staticmethod
     def forward(ctx, colors, alphas, true_colors, true_alphas, confidences, backgrounds, weight):
         gaps = alphas - true_alphas
-        errors = torch.addcmul(colors - true_colors, backgrounds[:, :, None, None], gaps, value=-1)
+        errors = torch.addcmul(colors - true_colors, backgrounds[..., None, None], gaps, value=-1)
         of_colors, of_alphas = confidences * errors, confidences * gaps
         loss = torch.dot(of_colors.flatten(), errors.flatten()) / colors.numel()
         loss = loss + weight * torch.dot(of_alphas.flatten(), gaps.flatten()) / alphas.numel()
         of_colors *= 2 / colors.numel()
-        through = (backgrounds[:, None] @ of_colors.flatten(2)).view_as(alphas)
+        through = (backgrounds[..., None, :] @ of_colors.flatten(-2)).view_as(alphas)
         of_alphas = of_alphas.mul_(2 * weight / alphas.numel()).sub_(through)
         ctx.save_for_backward(of_colors, of_alphas)
         return loss
@@ -81,9 +86,10 @@ class _SquaredErrors(torch.autograd.Function):
         return *(scale * gradient for gradient in ctx.saved_tensors), None, None, None, None, None
 
 
-def expose(drawn: Pictures, gains: Float[Tensor, "view 3"]) -> Pictures:
-    """Pictures as another camera would have taken them: colours times exp(gain)."""
-    return Pictures(drawn.colors * gains.exp()[:, :, None, None], drawn.alphas, drawn.confidences)
+def expose(drawn: Pictures, gains: Float[Tensor, "moment 3"]) -> Pictures:
+    """Pictures [moment, look], the first at each moment as another camera would take it: times exp(gain)."""
+    factors = pad(gains[:, None], (0, 0, 0, drawn.colors.shape[1] - 1)).exp()
+    return replace(drawn, colors=drawn.colors * factors[..., None, None])
 
 
 def exposure_loss(gains: Float[Tensor, "view 3"]) -> Float[Tensor, ""]:
@@ -113,15 +119,15 @@ def agreement_loss(velocities: Float[Tensor, "n 3"], groups: Int[Tensor, "n"]) -
 
 def plausibility_loss(
     deforming: Deforming,
-    shifts: Float[Tensor, "node time 3"] | None,
+    transforms: Float[Tensor, "time node 3 4"] | None,
     weights: Weights,
 ) -> Float[Tensor, ""]:
-    """The weighted terms that need no picture. shifts: of the nodes at the moments that are drawn."""
+    """The weighted terms that need no picture. transforms: of the nodes at the moments that are drawn."""
     loss = deforming.gaussians["means"].new_zeros(())
-    if deforming.skeleton is not None and shifts is not None:
-        loss = loss + weights.rigidity * rigidity_loss(deforming.skeleton, shifts)
-        for steps in deforming.motion.values():
-            loss = loss + weights.steadiness * unsteadiness_loss(steps)
+    if deforming.skeleton is not None and transforms is not None:
+        loss = loss + weights.rigidity * rigidity_loss(deforming.skeleton, transforms)
+        for name in ("steps", "coarse_steps"):
+            loss = loss + weights.steadiness * unsteadiness_loss(deforming.motion[name])
     if weights.stillness:
         loss = loss + weights.stillness * stillness_loss(deforming)
     if weights.agreement and deforming.groups is not None:

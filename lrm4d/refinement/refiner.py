@@ -7,23 +7,23 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lrm4d.cameras import Cameras
 from lrm4d.checkpoint import read_safetensors, write_safetensors
-from lrm4d.gaussians4d import Gaussians4D
+from lrm4d.gaussians4d import Gaussians4D, to_model_time
 from lrm4d.refinement.config import RefinementConfig, rates_at, reach_at, weights_at
-from lrm4d.refinement.fit import Fit, Render
-from lrm4d.refinement.objective import Pictures, expose, exposure_loss, picture_loss, plausibility_loss
+from lrm4d.refinement.fit import Fit, Render, draw_slices
+from lrm4d.refinement.objective import Pictures, expose, exposure_loss, join, picture_loss, plausibility_loss
 from lrm4d.views import Views
 
 FORMAT = "lrm4d.refinement"
 PRIOR_POOL, RUN = 72, 12
-"""Pictures of its scene that the prior chooses from; drawn so many at once."""
+"""Pictures of its scene that the prior has, one at least of each input's moment; drawn so many at once."""
 Progress = Callable[[str, int, int], None]
-Level = tuple[Cameras, Pictures, Pictures | None]
-"""The inputs' cameras at one size, the inputs, and the prior's pictures."""
+Level = tuple[Cameras, Pictures]
+"""Looks at each input's moment, at one size, [view, look]: first the input, then those of the prior."""
 ExtraLoss = Callable[[Render, int], Tensor]
 """(render, step) -> a term of the loss: a teacher, for example."""
 
@@ -51,26 +51,27 @@ class Refiner:
         self.views = views.to(start.means)
         if confidences is None:
             confidences = torch.ones_like(self.views.alphas)
-        self.pictures = Pictures(self.views.images * self.views.alphas, self.views.alphas, confidences.to(start.means))
+        colors = self.views.images * self.views.alphas
+        self.pictures = Pictures(colors, self.views.alphas, confidences.to(start.means))
         self.fit = Fit(start, len(views), config, member)
         self.steps_done, self.elapsed = 0, 0.0
         self.footprint = self.views.footprint()
-        self.cameras = self.views.cameras
-        self.prior = self._draw_prior(prior or start) if config.weights.prior and config.prior_views else None
-        self.half = _halve(self.cameras), self.pictures.halved(), self.prior[2].halved() if self.prior else None
+        self.whole = self.views.cameras.reshape(-1, 1), self.pictures[:, None]
+        if config.weights.prior:
+            self.whole = self._add_prior(*self.whole, prior or start)
+        self.half = _halve(self.whole[0]), self.whole[1].halved()
 
     @torch.no_grad()
-    def _draw_prior(self, scene: Gaussians4D) -> tuple[Tensor, Tensor, Pictures]:
-        """The scene seen by the inputs' cameras at the inputs' times, other ones: (views, views, pictures)."""
+    def _add_prior(self, cameras: Cameras, inputs: Pictures, scene: Gaussians4D) -> Level:
+        """Beside each input what cameras of other inputs see of the scene at its time."""
+        count, looks = len(self.views), max(1, PRIOR_POOL // len(self.views))
         generator = torch.Generator().manual_seed(self.seed)
-        seen_from, seen_at = (torch.randint(len(self.views), (PRIOR_POOL,), generator=generator) for _ in range(2))
-        black = scene.means.new_zeros(3)
-        drawn = []
-        for i in range(0, PRIOR_POOL, RUN):
-            cameras, times = self.views.cameras[seen_from[i : i + RUN]], self.views.times[seen_at[i : i + RUN]]
-            drawn.append(scene.render(cameras, times, black))
-        colors, alphas = (torch.cat([getattr(one, name) for one in drawn]) for name in ("image", "alpha"))
-        return seen_from, seen_at, Pictures(colors, alphas, torch.ones_like(alphas))
+        others = cameras[torch.randint(count, (count, looks), generator=generator), 0]
+        moving, drawn = scene.to_moving(), []
+        for part in torch.arange(count).split(max(1, RUN // looks)):
+            slices = moving.slice_at(to_model_time(self.views.times[part]))
+            drawn.append(draw_slices(slices, others[part], scene.low_pass, scene.compensate))
+        return _join_cameras(cameras, others), join([inputs, join(drawn, dim=0)], dim=1)
 
     def progress(self, elapsed: float, seconds: float | None) -> float:
         """How much of the way is done, 1 at its end: the part of the steps, or of the seconds if that is larger."""
@@ -90,39 +91,32 @@ class Refiner:
     def _loss(self, progress: float, generator: torch.Generator) -> Float[Tensor, ""]:
         config, fit = self.config, self.fit
         weights = weights_at(config.weights, progress)
-        chosen = self._choose(self.views.times, config.views, progress, generator)
-        all_cameras, truths, priors = self.half if progress < config.half_until else self._whole()
-        cameras, times, truth = all_cameras[chosen], self.views.times[chosen], truths[chosen]
-        if self.prior is not None:
-            seen_from, seen_at, _ = self.prior
-            others = self._choose(self.views.times[seen_at], config.prior_views, progress, generator)
-            cameras = all_cameras[torch.cat([chosen, seen_from[others]])]
-            times = torch.cat([times, self.views.times[seen_at[others]]])
-        backgrounds = torch.rand(len(times), 3, generator=generator).to(times)
-        drawn, shifts = fit.draw(cameras, times)
-        inputs, rest = drawn.split(len(chosen))
-        loss = plausibility_loss(fit.deforming, shifts, weights)
+        chosen = self._choose(progress, generator)
+        cameras, pictures = self.half if progress < config.half_until else self.whole
+        looks = [torch.zeros(len(chosen), dtype=torch.long)]
+        if config.weights.prior:
+            looks.append(torch.randint(1, cameras.shape[1], (len(chosen),), generator=generator))
+        taken = chosen[:, None], torch.stack(looks, dim=1)
+        truth = pictures[taken].weighed([1.0, weights.prior][: len(looks)])
+        drawn, transforms = fit.draw(cameras[taken], self.views.times[chosen])
+        loss = plausibility_loss(fit.deforming, transforms, weights)
         if config.exposure:
             gains = fit.adam.parameters["exposures"]
-            inputs = expose(inputs, gains[chosen])
+            drawn = expose(drawn, gains[chosen])
             loss = loss + weights.exposure * exposure_loss(gains)
-        loss = loss + picture_loss(inputs, truth, backgrounds[: len(chosen)], weights)
-        if self.prior is not None:
-            loss = loss + weights.prior * picture_loss(rest, priors[others], backgrounds[len(chosen) :], weights)
+        backgrounds = torch.rand(*taken[1].shape, 3, generator=generator).to(truth.colors)
+        loss = loss + len(looks) * picture_loss(drawn, truth, backgrounds, weights)
         if self.extra_loss is not None:
             loss = loss + self.extra_loss(fit.render, self.steps_done)
         return loss
 
-    def _whole(self) -> Level:
-        return self.cameras, self.pictures, self.prior[2] if self.prior else None
-
-    def _choose(self, times: Tensor, count: int, progress: float, generator: torch.Generator) -> Tensor:
-        """Indices, drawn with replacement among those within reach of the fit's origin."""
-        origin = self.config.origins[self.member]
+    def _choose(self, progress: float, generator: torch.Generator) -> Int[Tensor, "chosen"]:
+        """Some of the inputs within reach of the fit's origin, each at most once."""
+        times, origin = self.views.times, self.config.origins[self.member]
         distances = (times - origin).abs().cpu() / max(origin, 1 - origin)
         reach = max(reach_at(self.config.grow, progress), distances.min().item())
         allowed = (distances <= reach + 1e-6).nonzero()[:, 0]
-        return allowed[torch.randint(len(allowed), (count,), generator=generator)].to(times.device)
+        return allowed[torch.randperm(len(allowed), generator=generator)[: self.config.views]].to(times.device)
 
     def result(self) -> Gaussians4D:
         """The scene as far as it is."""
@@ -191,6 +185,14 @@ def refine(
     if progress is not None:
         progress("refine", 1000, 1000)
     return refiner.result()
+
+
+def _join_cameras(first: Cameras, others: Cameras) -> Cameras:
+    """Along the looks."""
+    matrices = (
+        torch.cat([getattr(x, name) for x in (first, others)], 1) for name in ("camera_to_world", "intrinsics")
+    )
+    return Cameras(*matrices, first.width, first.height)
 
 
 def _halve(cameras: Cameras) -> Cameras:
