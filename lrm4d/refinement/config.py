@@ -83,7 +83,7 @@ class RefinementConfig:
     """
 
     corrector: str = DEFAULT
-    shares: tuple[float, float] = (0.2, 0.7)
+    shares: tuple[float, float] = (0.15, 0.75)
     origins: tuple[float, ...] = (0.5, 0.25, 0.75)
     steps: int = 260
     views: int = 16
