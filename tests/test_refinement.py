@@ -26,7 +26,7 @@ from lrm4d.refinement.fit import Fit
 from lrm4d.refinement.job import Correction, Refinement
 from lrm4d.refinement.objective import Pictures, agreement_loss, picture_loss, stillness_loss
 from lrm4d.refinement.optimizer import Adam
-from lrm4d.refinement.refiner import Refiner, refine
+from lrm4d.refinement.refiner import DOUBT, Refiner, refine
 from lrm4d.refinement.starts import start_in_hull
 from lrm4d.views import Views
 
@@ -237,6 +237,18 @@ def test_the_prior_looks_at_the_moments_of_the_inputs():
         torch.testing.assert_close(pictures.alphas[:, look], told.alpha)
     known = {tuple(pose.flatten().tolist()) for pose in views.cameras.camera_to_world}
     assert {tuple(pose.flatten().tolist()) for pose in cameras.camera_to_world.flatten(0, 1)} == known
+
+
+def test_rigidity_weighs_by_what_the_start_leaves_unexplained():
+    views = make_views(8)
+    assert Refiner(make_gaussians(), views, SMALL).doubt < 0.01
+    assert Refiner(spoiled(), views, SMALL).doubt == 1
+    white = torch.ones(3)
+    drawn = make_gaussians().render(views.cameras, views.times, white).image
+    darker = replace(views, images=views.images - 0.02)
+    expected = (drawn - darker.composite(white)).square().mean().item() / DOUBT
+    assert 0.01 < expected < 0.9
+    assert Refiner(make_gaussians(), darker, SMALL).doubt == pytest.approx(expected)
 
 
 def test_a_stopped_refinement_goes_on_with_its_fits(tmp_path):

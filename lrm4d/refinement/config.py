@@ -37,6 +37,7 @@ class Weights:
 
     prior: of renders of what there was before the fit, at cameras and times without a picture. It comes down to
     PRIOR_END of this, rigidity to RIGIDITY_END: a body's way is found by what is stiff, its bending by what gives.
+    rigidity weighs less where the start explains the inputs well, see Refiner.
     """
 
     alpha: float = 0.3

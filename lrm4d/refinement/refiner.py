@@ -21,6 +21,8 @@ from lrm4d.views import Views
 FORMAT = "lrm4d.refinement"
 PRIOR_POOL, RUN = 72, 12
 """Pictures of its scene that the prior has, one at least of each input's moment; drawn so many at once."""
+DOUBT = 5e-4
+"""Mean squared error of the inputs (33 dB) below which rigidity weighs less."""
 Progress = Callable[[str, int, int], None]
 Level = tuple[Cameras, Pictures]
 """Looks at each input's moment, at one size, [view, look]: first the input, then those of the prior."""
@@ -60,6 +62,7 @@ class Refiner:
         if config.weights.prior:
             self.whole = self._add_prior(*self.whole, prior or start)
         self.half = _halve(self.whole[0]), self.whole[1].halved()
+        self.doubt = self._doubt(start) if config.nodes else 1.0
 
     @torch.no_grad()
     def _add_prior(self, cameras: Cameras, inputs: Pictures, scene: Gaussians4D) -> Level:
@@ -72,6 +75,16 @@ class Refiner:
             slices = moving.slice_at(to_model_time(self.views.times[part]))
             drawn.append(draw_slices(slices, others[part], scene.low_pass, scene.compensate))
         return _join_cameras(cameras, others), join([inputs, join(drawn, dim=0)], dim=1)
+
+    @torch.no_grad()
+    def _doubt(self, start: Gaussians4D) -> float:
+        """What the start leaves unexplained of the inputs: their mean squared error over DOUBT, at most 1.
+
+        The better the pictures can be explained, the more they say, and the less a motion must be guessed.
+        """
+        white = start.means.new_ones(3)
+        drawn = start.render(self.views.cameras, self.views.times, white).image
+        return min(1.0, (drawn - self.views.composite(white)).square().mean().item() / DOUBT)
 
     def progress(self, elapsed: float, seconds: float | None) -> float:
         """How much of the way is done, 1 at its end: the part of the steps, or of the seconds if that is larger."""
@@ -91,6 +104,7 @@ class Refiner:
     def _loss(self, progress: float, generator: torch.Generator) -> Float[Tensor, ""]:
         config, fit = self.config, self.fit
         weights = weights_at(config.weights, progress)
+        weights = replace(weights, rigidity=self.doubt * weights.rigidity)
         chosen = self._choose(progress, generator)
         cameras, pictures = self.half if progress < config.half_until else self.whole
         looks = [torch.zeros(len(chosen), dtype=torch.long)]
