@@ -291,6 +291,26 @@ def test_another_fit_is_begun_only_if_time_is_left_for_half_of_it():
         assert len(refinement.report["steps"]) == fits, seconds
 
 
+def test_the_last_fit_leaves_time_for_what_comes_after_it():
+    """Writing its motion and blending take two seconds here."""
+    views, start = make_views(8), spoiled()
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 0.01
+        return now[0]
+
+    def watch(name: str, scene: Gaussians4D) -> None:
+        now[0] += 0.0 if name == "corrected" else 1.0
+
+    config = replace(SMALL, origins=(0.5, 0.25, 0.75), steps=100)
+    refinement = Refinement(config, seconds=8.5, clock=clock, watch=watch)
+    refinement(start, views)
+    steps = refinement.report["steps"]
+    assert steps[:2] == [100, 100] and 20 < steps[2] < 100
+    assert 8.3 < now[0] < 8.6
+
+
 def test_a_scene_blended_with_itself_is_as_dense_as_before():
     """Of single Gaussians in the middle; in pictures where opacities are small, as a Gaussian's edge is."""
     views, scene = make_views(6), make_gaussians()

@@ -78,13 +78,14 @@ class Refinement:
         began = self.clock()
         scene = corrected = correct(start, views, self.config)
         self.watch("corrected", corrected)
-        spent, steps, fits = self.clock() - began, [], []
+        spent, closing, steps, fits = self.clock() - began, 0.0, [], []
         while len(fits) < len(self.config.origins) and self._has_time(spent, len(fits)):
             now = self.clock()
             refiner = Refiner(
                 *(corrected, views, self.config, self.confidences, self.extra_loss), member=len(fits), prior=scene
             )
-            fitted = self._fit(refiner, spent + self.clock() - now, progress)
+            loop = self.clock()
+            fitted = self._fit(refiner, spent + loop - now + closing, progress)
             steps.append(refiner.steps_done)
             if self.config.shares[0] > 0 and steps[-1] < LEAST_STEPS * self.config.steps:
                 break
@@ -92,6 +93,8 @@ class Refinement:
             fits.append(fitted)
             scene = join(corrected, fits, self.config.shares)
             self.watch("blend", scene)
+            # What comes after the loop, which the next fit leaves time for; nothing is known of it after a stop.
+            closing = max(0.0, self.clock() - loop - refiner.elapsed)
             spent += max(refiner.elapsed, self.clock() - now)  # the former if it was stopped and went on
         self.report = {
             "steps": steps,

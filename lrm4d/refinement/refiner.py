@@ -130,7 +130,7 @@ class Refiner:
         distances = (times - origin).abs().cpu() / max(origin, 1 - origin)
         reach = max(reach_at(self.config.grow, progress), distances.min().item())
         allowed = (distances <= reach + 1e-6).nonzero()[:, 0]
-        return allowed[torch.randperm(len(allowed), generator=generator)[: self.config.views]].to(times.device)
+        return allowed[torch.randperm(len(allowed), generator=generator)[: self.config.views]]
 
     def result(self) -> Gaussians4D:
         """The scene as far as it is."""
