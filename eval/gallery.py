@@ -1,11 +1,12 @@
 """Draw what a model makes of real scenes, one row a scene, prediction over truth.
 
-python -m eval.gallery SCENE SCENE ... --protocol random -o docs/reconstructions.png
+python -m eval.gallery SCENE SCENE ... --protocol random -o docs/reconstructions.png; with --refine SECONDS the refined
+scene's pictures come between the two.
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -19,14 +20,14 @@ from lrm4d.scenes import load_scene
 from lrm4d.scenes.pictures import save_picture
 
 
-def draw_scene(folder: Path, protocol: str, predict: Predictor, columns: int) -> torch.Tensor:
-    """Pictures [column, 3, 2 height, width]: predictions over truths of targets spread evenly over the list."""
+def draw_scene(folder: Path, protocol: str, predictors: Iterable[Predictor], columns: int) -> torch.Tensor:
+    """Pictures [column, 3, rows * height, width]: each predictor's over the truth, of targets spread over the list."""
     scene = load_scene(folder)
     input_paths, target_paths = scene.protocol(protocol)
     chosen = [target_paths[i] for i in spread(len(target_paths), columns)]
     inputs, truth = load_views(scene, input_paths, None), load_views(scene, chosen, None)
-    prediction = predict(inputs, truth.cameras, truth.times)
-    return torch.cat([prediction, truth.composite(torch.ones(3))], dim=-2)
+    predictions = [predict(inputs, truth.cameras, truth.times) for predict in predictors]
+    return torch.cat([*predictions, truth.composite(torch.ones(3))], dim=-2)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,15 +36,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("scenes", nargs="+", type=Path, help="scene folders")
     parser.add_argument("--protocol", default="random", help="whose inputs and targets (default random)")
     parser.add_argument("--model", default=DEFAULT, help="weights by name or folder")
+    parser.add_argument("--refine", type=float, default=0.0, metavar="SECONDS", help="also the refined scenes")
     parser.add_argument("--columns", type=int, default=8, help="targets a scene (default 8)")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the picture to write")
     options = parser.parse_args(arguments)
     try:
-        task = Task(options.protocol, options.model, "", None, time_ignored_model=False, with_lpips=False)
-        predict = load_predictors(task, options.device)[Path(options.model).name]
+        task = Task(
+            options.protocol,
+            options.model,
+            "",
+            None,
+            time_ignored_model=False,
+            with_lpips=False,
+            refine=options.refine,
+        )
+        predictors, name = load_predictors(task, options.device), Path(options.model).name
+        drawn = [predictors[method] for method in (name, f"{name}, refined") if method in predictors]
         rows = {
-            folder.name: draw_scene(folder, options.protocol, predict, options.columns)
+            folder.name: draw_scene(folder, options.protocol, drawn, options.columns)
             for folder in track(options.scenes, "drawing")
         }
         save_picture(options.output, contact_sheet(rows))

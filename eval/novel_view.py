@@ -44,7 +44,8 @@ class Task:
     """What is scored and how; scores made for another task are not mixed in.
 
     protocols: "all" or "name,name". model: a name or folder, or "none". weights: a hash of the model's weights.
-    corrector: that corrects the model's scenes, another row, "" for none.
+    corrector: that corrects the model's scenes, another row, "" for none. refine: seconds that they are refined for,
+    another row, 0 for none.
     size: pixels of the longer side, None for the pictures' own. every: of the targets, every how manyth is scored.
     """
 
@@ -56,6 +57,7 @@ class Task:
     with_lpips: bool
     every: int = 1
     corrector: str = ""
+    refine: float = 0.0
 
 
 def load_predictors(task: Task, device: str) -> dict[str, Predictor]:
@@ -88,6 +90,17 @@ def load_predictors(task: Task, device: str) -> dict[str, Predictor]:
             return render(correction(reconstructor.reconstruct(inputs), inputs), cameras, times)
 
         models[f"{name}, corrected"] = predict_corrected
+    if task.refine:
+        from lrm4d.refinement.config import RefinementConfig
+        from lrm4d.refinement.corrector import corrector_of
+        from lrm4d.refinement.job import Refinement
+
+        refinement = Refinement(RefinementConfig(corrector=corrector_of(task.model)), task.refine)
+
+        def predict_refined(inputs: Views, cameras: Cameras, times: Tensor) -> Tensor:
+            return render(refinement(reconstructor.reconstruct(inputs), inputs), cameras, times)
+
+        models[f"{name}, refined"] = predict_refined
     if task.time_ignored_model:
         models[f"{name}, time ignored"] = predict_without_time
     return BASELINES | models
@@ -201,6 +214,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--every", type=int, default=1, help="score every Nth target only: a quick look (default 1)")
     parser.add_argument("--time-ignored-model", action="store_true", help="also the model told that all times are one")
     parser.add_argument("--corrector", default="", help="also the model's scenes corrected, by name or folder")
+    parser.add_argument("--refine", type=float, default=0.0, metavar="SECONDS", help="also the model's scenes refined")
     parser.add_argument("--lpips", action="store_true", help="also LPIPS (needs the package lpips)")
     parser.add_argument("--device", default="auto", help="where the model runs: auto (default), cpu, cuda")
     parser.add_argument("--restart", action="store_true", help="score again what is scored already")
@@ -221,6 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with_lpips=options.lpips,
             every=options.every,
             corrector=options.corrector,
+            refine=options.refine,
         )
         folders = find_scenes(options.scenes, options.limit)
         scenes = run(task, folders, options.output, options.restart, options.device)

@@ -160,11 +160,13 @@ def test_a_model_is_scored_beside_the_baselines(scenes, tmp_path):
     config = ModelConfig(width=64, layers=1, near=None, far=None, residual_start=True)
     save_pretrained(ReconstructionModel(config), tmp_path / "tiny")
     command = ["--scenes", str(scenes / "a"), "--protocols", "random", "--model", str(tmp_path / "tiny")]
-    assert novel_view.main([*command, "--time-ignored-model", "--device", "cpu", "-o", str(tmp_path / "out")]) == 0
+    options = ["--time-ignored-model", "--refine", "1", "--device", "cpu"]
+    assert novel_view.main([*command, *options, "-o", str(tmp_path / "out")]) == 0
     report = json.loads((tmp_path / "out/report.json").read_text())
     scores = report["mean"]["random"]
-    assert list(scores) == ["white", "nearest view", "time ignored", "tiny", "tiny, time ignored"]
+    assert list(scores) == ["white", "nearest view", "time ignored", "tiny", "tiny, refined", "tiny, time ignored"]
     assert 0 < scores["tiny"]["psnr"] < 60 and scores["tiny"] != scores["tiny, time ignored"]
+    assert scores["tiny, refined"]["psnr"] >= scores["tiny"]["psnr"]
     picture = tmp_path / "gallery.png"
     drawn = [
         str(scenes / "a"),
@@ -173,14 +175,16 @@ def test_a_model_is_scored_beside_the_baselines(scenes, tmp_path):
         str(tmp_path / "tiny"),
         "--columns",
         "3",
+        "--refine",
+        "1",
         "-o",
         str(picture),
     ]
     assert gallery.main(drawn) == 0
     with Image.open(
         picture
-    ) as sheet:  # two rows of three cells, each two pictures high, enlarged to 96 pixels or more
-        assert sheet.width > 3 * 72 and sheet.height > 2 * 96
+    ) as sheet:  # two rows of three cells, each three pictures high, enlarged to 96 pixels or more
+        assert sheet.width > 3 * 72 and sheet.height > 3 * 96
     # Other weights under the same name are another task.
     save_pretrained(ReconstructionModel(config), tmp_path / "tiny")
     assert novel_view.main([*command, "--time-ignored-model", "-o", str(tmp_path / "out")]) == 2
