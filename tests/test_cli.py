@@ -293,7 +293,7 @@ def test_doctor_names_what_runs_and_how_to_get_the_rest(capsys):
 
 
 def test_demo_rebuilds_the_shipped_scene_with_the_shipped_weights(capsys, tmp_path):
-    said = run_for_json(capsys, "demo", "-o", tmp_path / "demo", "--json")
+    said = run_for_json(capsys, "demo", "-o", tmp_path / "demo", "--seconds", "4", "--json")
     assert said["model"] == "small" and len(said["renders"]) == said["scores"]["pictures"] == 24
     assert said["scores"]["psnr"] > 18 and said["scores"]["psnr_object"] > 12
     frames, _ = read_video(said["files"]["video"])

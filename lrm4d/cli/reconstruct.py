@@ -20,13 +20,17 @@ DEMO_SCENE = Path(__file__).resolve().parent.parent / "scenes" / "demo"
     epilog="""\b
 Examples:
   lrm4d demo
-  lrm4d demo -o /tmp/demo --json"""
+  lrm4d demo -o /tmp/demo --seconds 0 --json"""
 )
 def demo(
-    output: Output = Path("out/demo"), model: Model = DEFAULT, device: Device = "auto", as_json: AsJson = False
+    output: Output = Path("out/demo"),
+    model: Model = DEFAULT,
+    seconds: Annotated[float, typer.Option(min=0, help="Of refinement at most; 0: one pass, corrected.")] = 30.0,
+    device: Device = "auto",
+    as_json: AsJson = False,
 ) -> None:
-    """Reconstruct and correct the scene that comes with lrm4d: a page to look around in, a video, pictures, scores."""
-    report = run_reconstruction(DEMO_SCENE, output, model, device, protocol="demo", correct=True)
+    """Reconstruct and refine the scene that comes with lrm4d: a page to look around in, a video, pictures, scores."""
+    report = run_reconstruction(DEMO_SCENE, output, model, device, protocol="demo", correct=True, seconds=seconds)
     print_report(report, as_json)
 
 
@@ -83,19 +87,26 @@ def run_reconstruction(
     size: int | None = None,
     video: bool = True,
     correct: bool = False,
+    seconds: float = 0.0,
 ) -> "Report":
-    """Reconstruct a scene folder, with bars; ValueError for what the user can mend."""
+    """Reconstruct a scene folder and correct it or, if there are seconds for it, refine it, with bars.
+
+    ValueError for what the user can mend.
+    """
     from lrm4d.pipeline import Reconstructor, choose_frames, reconstruct_scene
+    from lrm4d.refinement.config import RefinementConfig
     from lrm4d.refinement.corrector import corrector_of
-    from lrm4d.refinement.job import Correction
+    from lrm4d.refinement.job import Correction, Refinement
     from lrm4d.scenes import load_scene
 
     loaded = load_scene(scene, pictures_required=False)
     choice = choose_frames(loaded, protocol, inputs, targets)
     reconstructor = Reconstructor.from_pretrained(model, device)
-    correction = Correction(corrector_of(model)) if correct else None
+    better: Correction | Refinement | None = Correction(corrector_of(model)) if correct else None
+    if seconds:
+        better = Refinement(RefinementConfig(corrector=corrector_of(model)), seconds)
     with Bars() as bars:
-        return reconstruct_scene(reconstructor, loaded, choice, output, model, size, video, bars, refine=correction)
+        return reconstruct_scene(reconstructor, loaded, choice, output, model, size, video, bars, refine=better)
 
 
 def print_report(report: "Report", as_json: bool) -> None:
