@@ -353,7 +353,7 @@ def test_a_finished_run_is_refined_from_its_views_once(done, parts, tmp_path, ca
 def test_a_refinement_is_taught_by_the_inpainter(done, parts, tmp_path, capsys, monkeypatch):
     output, asked, velocity = tmp_path / "out", [], NanoTeacher.velocity
     shutil.copytree(done, output)
-    line = [word.replace(str(done), str(output)) for word in command(parts, output, "--refine", "1", "--json")]
+    line = [word.replace(str(done), str(output)) for word in command(parts, output, "--refine", "3", "--json")]
     monkeypatch.setattr(NanoTeacher, "velocity", lambda *told: asked.append(told[2]) or velocity(*told))
     assert run(line) == 0 and not asked
     assert run([*line, "--teach"]) == 0
