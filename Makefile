@@ -1,4 +1,4 @@
-# make demo    install into .venv and rebuild the demo scene (about 3 minutes, then one)
+# make demo    install into .venv, rebuild and refine the demo scene (about 3 minutes, then one)
 # make test    install what the tests need and run them
 # make lint    style
 # make docs    the pictures of docs/ that need no data but the demo scene (and chromium for the screenshot)

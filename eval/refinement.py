@@ -176,7 +176,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--scratch-seconds", type=float, help="of splatting from scratch (as long)")
     parser.add_argument("--size", type=int, help="resize to this many pixels (the longer side)")
     parser.add_argument("--limit", type=int, help="only the first N scenes")
-    parser.add_argument("--every", type=int, default=1, help="score every Nth target only (default 1)")
+    parser.add_argument(
+        "--every",
+        type=int,
+        default=1,
+        help="score every Nth target only (default 1); 4 skips cameras where a moment has four targets",
+    )
     parser.add_argument("--clock", choices=("wall", "processor"), default="wall", help="see above (default wall)")
     parser.add_argument("--cores", type=int, default=2, help="of the processor clock (default 2)")
     parser.add_argument("--set", dest="settings", action="append", default=[], help="KEY=VALUE of the refinement")
