@@ -23,6 +23,11 @@ def to_model_time(times: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     return 2 * times - 1
 
 
+def fade(elapsed: Float[Tensor, "*batch"], deviations: Float[Tensor, "*#batch"]) -> Float[Tensor, "*batch"]:
+    """What is left of an opacity at model times `elapsed` after the time means."""
+    return torch.exp(-0.5 * (elapsed / deviations).square())
+
+
 @dataclass(frozen=True)
 class MovingGaussians:
     """4D Gaussians as 3D ones that each move in a straight line and fade in and out: what a slice is computed from.
@@ -49,7 +54,7 @@ class MovingGaussians:
         times = times.to(self.means)
         elapsed = times[..., :, None] - self.time_means[..., None, :]
         shape = elapsed.shape
-        fading = torch.exp(-0.5 * (elapsed / self.time_deviations[..., None, :]).square())
+        fading = fade(elapsed, self.time_deviations[..., None, :])
         return Gaussians3D(
             means=self.means[..., None, :, :] + self.velocities[..., None, :, :] * elapsed[..., None],
             covariances=self.covariances[..., None, :, :].expand(*shape, 6),
@@ -60,7 +65,7 @@ class MovingGaussians:
     def visible(self) -> "MovingGaussians":
         """Those of one scene that a rasterizer draws at some time of the clip: finite, opacity of 1/255 reached."""
         elapsed = self.time_means.clamp(-1, 1) - self.time_means
-        peaks = self.opacities * torch.exp(-0.5 * (elapsed / self.time_deviations).square())
+        peaks = self.opacities * fade(elapsed, self.time_deviations)
         values = vars(self)
         finite = torch.cat([value.reshape(len(peaks), -1) for value in values.values()], dim=-1).isfinite().all(-1)
         return self.select(finite & (peaks >= MIN_ALPHA))

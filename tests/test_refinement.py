@@ -276,16 +276,22 @@ def test_a_stopped_refinement_goes_on_with_its_fits(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+class Ticking:
+    """A clock that goes on by a hundredth of a second whenever it is read."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 0.01
+        return self.now
+
+
 def test_another_fit_is_begun_only_if_time_is_left_for_half_of_it():
     views, start = make_views(8), spoiled()
-    now = [0.0]
-
-    def clock() -> float:
-        now[0] += 0.01
-        return now[0]
-
+    clock = Ticking()
     for seconds, fits in ((1000.0, 3), (0.45, 2), (0.3, 1)):
-        now[0] = 0.0
+        clock.now = 0.0
         refinement = Refinement(replace(SMALL, origins=(0.5, 0.25, 0.75)), seconds, clock=clock)
         refinement(start, views)
         assert len(refinement.report["steps"]) == fits, seconds
@@ -294,21 +300,17 @@ def test_another_fit_is_begun_only_if_time_is_left_for_half_of_it():
 def test_the_last_fit_leaves_time_for_what_comes_after_it():
     """Writing its motion and blending take two seconds here."""
     views, start = make_views(8), spoiled()
-    now = [0.0]
-
-    def clock() -> float:
-        now[0] += 0.01
-        return now[0]
+    clock = Ticking()
 
     def watch(name: str, scene: Gaussians4D) -> None:
-        now[0] += 0.0 if name == "corrected" else 1.0
+        clock.now += 0.0 if name == "corrected" else 1.0
 
     config = replace(SMALL, origins=(0.5, 0.25, 0.75), steps=100)
     refinement = Refinement(config, seconds=8.5, clock=clock, watch=watch)
     refinement(start, views)
     steps = refinement.report["steps"]
     assert steps[:2] == [100, 100] and 20 < steps[2] < 100
-    assert 8.3 < now[0] < 8.6
+    assert 8.3 < clock.now < 8.6
 
 
 def test_a_scene_blended_with_itself_is_as_dense_as_before():

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lrm4d.gaussians3d import Gaussians3D, compose_covariances, decompose_covariances
-from lrm4d.gaussians4d import Gaussians4D, MovingGaussians
+from lrm4d.gaussians4d import Gaussians4D, MovingGaussians, fade
 from lrm4d.refinement.carrying import carry
 from lrm4d.refinement.motion import Skeleton, build_skeleton, poses, poses_at, to_transforms
 from lrm4d.rotations import quaternion_to_matrix
@@ -85,12 +85,14 @@ class Deforming:
         self, times: Float[Tensor, "time"], transforms: Float[Tensor, "time node 3 4"] | None = None
     ) -> Gaussians3D:
         """The 3D Gaussians at model times, batch shape [time]; transforms: transforms_at of the times, if at hand."""
-        sliced = self.moving().slice_at(times)
         transforms = self.transforms_at(times) if transforms is None else transforms
         if self.skeleton is None or transforms is None:
-            return sliced
+            return self.moving().slice_at(times)
         means, covariances = carry(transforms, self.frames(), self.skeleton.owners, self.skeleton.weights)
-        return replace(sliced, means=means, covariances=covariances)
+        g = self.gaussians
+        fading = fade(times[:, None] - g["time_means"], g["log_time_deviations"].exp())
+        colors = g["colors"].clamp(min=0).expand(len(times), -1, 3)
+        return Gaussians3D(means, covariances, torch.sigmoid(g["opacity_logits"]) * fading, colors)
 
 
 def start_free(scene: Gaussians4D) -> Deforming:

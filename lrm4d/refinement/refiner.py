@@ -58,23 +58,25 @@ class Refiner:
         self.fit = Fit(start, len(views), config, member)
         self.steps_done, self.elapsed = 0, 0.0
         self.footprint = self.views.footprint()
-        self.whole = self.views.cameras.reshape(-1, 1), self.pictures[:, None]
         if config.weights.prior:
-            self.whole = self._add_prior(*self.whole, prior or start)
+            self.whole = self._with_prior(prior or start)
+        else:
+            self.whole = self.views.cameras.reshape(-1, 1), self.pictures[:, None]
         self.half = _halve(self.whole[0]), self.whole[1].halved()
         self.doubt = self._doubt(start) if config.nodes else 1.0
 
     @torch.no_grad()
-    def _add_prior(self, cameras: Cameras, inputs: Pictures, scene: Gaussians4D) -> Level:
+    def _with_prior(self, scene: Gaussians4D) -> Level:
         """Beside each input what cameras of other inputs see of the scene at its time."""
         count, looks = len(self.views), max(1, PRIOR_POOL // len(self.views))
         generator = torch.Generator().manual_seed(self.seed)
-        others = cameras[torch.randint(count, (count, looks), generator=generator), 0]
+        others = torch.randint(count, (count, looks), generator=generator)
+        cameras = self.views.cameras[torch.cat([torch.arange(count)[:, None], others], dim=1)]
         moving, drawn = scene.to_moving(), []
         for part in torch.arange(count).split(max(1, RUN // looks)):
             slices = moving.slice_at(to_model_time(self.views.times[part]))
-            drawn.append(draw_slices(slices, others[part], scene.low_pass, scene.compensate))
-        return _join_cameras(cameras, others), join([inputs, join(drawn, dim=0)], dim=1)
+            drawn.append(draw_slices(slices, cameras[part, 1:], scene.low_pass, scene.compensate))
+        return cameras, join([self.pictures[:, None], join(drawn, dim=0)], dim=1)
 
     @torch.no_grad()
     def _doubt(self, start: Gaussians4D) -> float:
@@ -199,14 +201,6 @@ def refine(
     if progress is not None:
         progress("refine", 1000, 1000)
     return refiner.result()
-
-
-def _join_cameras(first: Cameras, others: Cameras) -> Cameras:
-    """Along the looks."""
-    matrices = (
-        torch.cat([getattr(x, name) for x in (first, others)], 1) for name in ("camera_to_world", "intrinsics")
-    )
-    return Cameras(*matrices, first.width, first.height)
 
 
 def _halve(cameras: Cameras) -> Cameras:
