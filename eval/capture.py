@@ -25,7 +25,7 @@ from torch.nn.functional import avg_pool2d, grid_sample
 from eval.foreground import Foreground, Masks, centre_of, find_foreground, overlap, see_hull, triangulate
 from eval.novel_view import Predictor, Task, load_predictors
 from eval.scores import Scores, mean_scores, score_pictures
-from lrm4d.cameras import Cameras, intrinsics_from_fov, look_at, project
+from lrm4d.cameras import Cameras, intrinsics_from_fov, join_cameras, look_at, project
 from lrm4d.checkpoint import read_json, write_text
 from lrm4d.export.contact_sheet import contact_sheet, spread
 from lrm4d.pretrained import DEFAULT
@@ -200,11 +200,7 @@ def write_capture(capture: Path, folder: Path, moments: int, size: int) -> dict:
     everything = Views(
         torch.cat([v.images for v in views]),
         torch.cat([v.alphas for v in views]),
-        Cameras(
-            torch.cat([v.cameras.camera_to_world for v in views]),
-            torch.cat([v.cameras.intrinsics for v in views]),
-            *(size, size),
-        ),
+        join_cameras([v.cameras for v in views]),
         torch.cat([v.times for v in views]),
     )
     distances = {name: round(float(v.cameras.origins[0].norm()), 3) for name, v in zip(rig.names, views, strict=True)}

@@ -1,5 +1,6 @@
 """Pinhole cameras: OpenCV axes (x right, y down, z forward), intrinsics in pixels, pixel centres at +0.5."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,6 +12,9 @@ from lrm4d.rotations import matrix_to_quaternion, quaternion_to_matrix
 
 OPENGL_TO_OPENCV = (1.0, -1.0, -1.0, 1.0)
 """What the camera's axes are multiplied by between OpenGL or Blender (y up, z back) and OpenCV; its own inverse."""
+
+
+TENSORS = ("camera_to_world", "intrinsics")
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,18 @@ class Cameras:
         points = unproject(self.reshape(*self.shape, 1, 1), pixels, torch.ones_like(pixels[..., 0]))
         origins = self.origins[..., None, None, :]
         return origins, normalize(points - origins, dim=-1)
+
+
+def join_cameras(parts: Sequence[Cameras], dim: int = 0) -> Cameras:
+    """Cameras one after the other along a batch dimension, counted from the first.
+
+    ValueError if their pictures differ in size.
+    """
+    sizes = {(part.width, part.height) for part in parts}
+    if len(sizes) != 1:
+        raise ValueError(f"join_cameras: pictures of {sorted(sizes)} pixels; resize them to one size first.")
+    poses, intrinsics = (torch.cat([getattr(part, name) for part in parts], dim) for name in TENSORS)
+    return replace(parts[0], camera_to_world=poses, intrinsics=intrinsics)
 
 
 def invert_rigid(matrices: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"]:

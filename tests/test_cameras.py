@@ -9,6 +9,7 @@ from lrm4d.cameras import (
     from_colmap,
     intrinsics_from_fov,
     invert_rigid,
+    join_cameras,
     look_at,
     nearest_points_to_world_origin,
     plucker_rays,
@@ -30,6 +31,19 @@ def random_cameras(count: int = 5, width: int = 12, height: int = 8) -> Cameras:
     intrinsics[:, 0, 1] = 0.3  # skew
     intrinsics[:, 1, 2] += 0.7
     return Cameras(poses, intrinsics, width, height)
+
+
+def test_joined_cameras_are_the_parts_and_have_one_size():
+    first, second = random_cameras(3), random_cameras(5)
+    joined = join_cameras([first, second])
+    assert (joined[:3].camera_to_world == first.camera_to_world).all() and (
+        joined[3:].intrinsics == second.intrinsics
+    ).all()
+    side_by_side = join_cameras([first.reshape(-1, 1), second[:3].reshape(-1, 1)], dim=1)
+    assert side_by_side.shape == (3, 2)
+    assert (side_by_side[:, 1].camera_to_world == second[:3].camera_to_world).all()
+    with pytest.raises(ValueError, match=r"\(12, 8\), \(24, 16\).*resize"):
+        join_cameras([first, second.resize(24, 16)])
 
 
 def test_unproject_inverts_project():

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lrm4d.cameras import Cameras, convert_opengl_opencv
+from lrm4d.cameras import Cameras, convert_opengl_opencv, join_cameras
 from lrm4d.checkpoint import read_json, write_text
 from lrm4d.generation.geometry import Geometry
 from lrm4d.generation.warping import warp
@@ -72,13 +72,10 @@ def start_grid(
     if len(cameras.shape) == 1:
         cameras = cameras.expand(len(video), len(cameras))
     warped = warp(video, geometry, cameras)
-    own = geometry.cameras.reshape(-1, 1)
-    poses = torch.cat([own.camera_to_world, cameras.camera_to_world], dim=1)
-    intrinsics = torch.cat([own.intrinsics, cameras.intrinsics], dim=1)
     return ViewGrid(
         torch.cat([video[:, None], warped.images], dim=1),
         torch.cat([torch.ones_like(warped.visibility[:, :1]), warped.visibility], dim=1),
-        Cameras(poses, intrinsics, cameras.width, cameras.height),
+        join_cameras([geometry.cameras.reshape(-1, 1), cameras], dim=1),
         times,
     )
 
@@ -101,11 +98,8 @@ def load_target_cameras(file: str | Path, count: int, width: int, height: int) -
         if path.moments is not None:
             chosen = chosen[path.moments[chosen].argsort(stable=True)]
         lenses = None if path.lenses is None else path.lenses[chosen]
-        views.append(Recording(path.camera_to_world[chosen], lenses).cameras(count, width, height))
-    poses, intrinsics = (
-        torch.stack([getattr(v, part) for v in views], dim=1) for part in ("camera_to_world", "intrinsics")
-    )
-    return Cameras(poses, intrinsics, width, height)
+        views.append(Recording(path.camera_to_world[chosen], lenses).cameras(count, width, height).reshape(-1, 1))
+    return join_cameras(views, dim=1)
 
 
 def _views_of(file: Path) -> list[str]:

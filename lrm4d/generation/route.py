@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrm4d.cameras import Cameras
+from lrm4d.cameras import Cameras, join_cameras
 from lrm4d.rotations import matrix_to_quaternion, quaternion_to_matrix
 from lrm4d.trajectories.recording import slerp
 from lrm4d.trajectories.state import START, cameras_of
@@ -68,9 +68,7 @@ def spline(cameras: Cameras, max_hop: float) -> Route:
             origins[last] = len(origins) - 1
         reached.append(last)
         left.remove(last)
-    poses = torch.cat([cameras.camera_to_world, *(stop.camera_to_world[:, None] for stop in stops)], dim=1)
-    intrinsics = torch.cat([cameras.intrinsics, *(stop.intrinsics[:, None] for stop in stops)], dim=1)
-    return Route(Cameras(poses, intrinsics, cameras.width, cameras.height), tuple(origins))
+    return Route(join_cameras([cameras, *(stop.reshape(-1, 1) for stop in stops)], dim=1), tuple(origins))
 
 
 def turns(first: Cameras, last: Cameras) -> Float[Tensor, "*batch"]:

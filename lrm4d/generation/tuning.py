@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrm4d.cameras import Cameras
+from lrm4d.cameras import Cameras, join_cameras
 from lrm4d.checkpoint import read_json, read_safetensors, write_safetensors, write_text
 from lrm4d.generation.completion import complete, complete_geometry
 from lrm4d.generation.depth.provider import DepthProvider, Progress
@@ -243,7 +243,7 @@ class _Work:
         if source:
             images = torch.cat([source.images, images])
             seen = torch.cat([torch.ones_like(seen), seen])
-            cameras = _join(source.geometry.cameras, cameras)
+            cameras = join_cameras([source.geometry.cameras, cameras])
         images = self._batch(images)
         seen = ~pad_pictures(~seen, self.network.config.patch, fill=True)[None].to(self.device)
         sized = replace(cameras, width=images.shape[-1], height=images.shape[-2])
@@ -256,9 +256,7 @@ class _Work:
         """The pictures of two cameras, to the right and to the left, as far off as a round reaches."""
         images, geometry = self.video.images, self.video.geometry
         turned = [turn_cameras(geometry.cameras, side * self.tuning.reaches[index], 0.0) for side in (1, -1)]
-        cameras = _join(*turned).reshape(2, -1)
-        cameras = Cameras(cameras.camera_to_world.transpose(0, 1), cameras.intrinsics.transpose(0, 1),
-                          cameras.width, cameras.height)  # fmt: skip
+        cameras = join_cameras([cameras.reshape(-1, 1) for cameras in turned], dim=1)
         grid = start_grid(images, geometry, cameras, torch.linspace(0, 1, len(images)))
         inpainter = NanoInpainter(self.network, self.device)
         sampling = Sampling(steps=self.tuning.sampling, seed=self.tuning.seed + index)
@@ -329,11 +327,6 @@ def turn_cameras(cameras: Cameras, right: float, up: float = 0.0) -> Cameras:
     around_x = [[1, 0, 0, 0], [0, math.cos(b), -math.sin(b), 0], [0, math.sin(b), math.cos(b), 0], [0, 0, 0, 1]]
     turned = cameras.camera_to_world.new_tensor(around_z) @ cameras.camera_to_world.new_tensor(around_x)
     return replace(cameras, camera_to_world=turned @ cameras.camera_to_world)
-
-
-def _join(first: Cameras, second: Cameras) -> Cameras:
-    poses = torch.cat([first.camera_to_world, second.camera_to_world])
-    return replace(first, camera_to_world=poses, intrinsics=torch.cat([first.intrinsics, second.intrinsics]))
 
 
 def _tensors(network: InpaintingNetwork, video: Tensor, geometry: Geometry) -> Iterator[Tensor]:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+from lrm4d.reconstruction.evidence import TIME_WIDTHS
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -19,6 +21,7 @@ class ModelConfig:
     free_times: Gaussians choose the middle of their time; without, it is their frame's.
     exits: every pixel makes a second Gaussian where its ray leaves the object: from behind, nothing is missing.
     evidence_distances: steps along each ray at which the other views are asked whether they agree; 0 turns it off.
+    evidence_widths: standard deviations (model time) of three weightings of the evidence by nearness in time; 0: none.
     evidence_features: channels a pixel that the tokenizer gets from the matching along its ray.
     second_look: places around each Gaussian at which the views are asked again, with its motion; odd, 0 turns it off.
     second_look_step: their distance from one another along the ray, world units.
@@ -42,6 +45,7 @@ class ModelConfig:
     free_times: bool = True
     exits: bool = False
     evidence_distances: int = 0
+    evidence_widths: tuple[float, float, float] = TIME_WIDTHS
     evidence_features: int = 16
     second_look: int = 0
     second_look_step: float = 0.03

@@ -13,8 +13,10 @@ from lrm4d.gaussians4d import to_model_time
 from lrm4d.operators import load_operators
 from lrm4d.views import Views
 
-TIME_WIDTHS = (float("inf"), 0.35, 0.12)
-"""Standard deviations (model time) of the weight that a view gets by its nearness in time to the pixel's frame."""
+TimeWidths = tuple[float, float, float]
+TIME_WIDTHS: TimeWidths = (0.0, 0.35, 0.12)
+"""Standard deviations (model time) of the weight that a view gets by its nearness in time to the pixel's frame; 0: all
+views alike."""
 MIN_WEIGHT = 1e-3
 """Views whose weight is smaller have no say: most frames are far from one another, and asking costs time."""
 COLOR_WIDTH = 0.15
@@ -40,13 +42,15 @@ def gather_evidence(
     colors: Float[Tensor, "pixel 3"],
     velocities: Float[Tensor, "pixel 3"] | None = None,
     out: Float[Tensor, "pixel step channel"] | None = None,
+    widths: TimeWidths = TIME_WIDTHS,
 ) -> Float[Tensor, "pixel step channel"]:
     """How far the other views of its scene agree with each pixel at distances along its ray; values in [0, 1].
 
     views: batch shape [scene, view]. owners: whose pixel it is, scene * views + view, scene after scene. origins,
     directions, distances: its ray and the places on it. colors: the pixels' straight RGB. velocities: of what the
     pixels show, per model time; another view is asked about the place where it has moved to by then. At rest if not
-    given. out: where to write it, contiguous, float32 or bfloat16; made (float32) if not given.
+    given. out: where to write it, contiguous, float32 or bfloat16; made (float32) if not given. widths: as
+    TIME_WIDTHS.
     Channel 3k: mean coverage (alpha) at the place's projections, over the other views that have it in their picture,
     weighted by nearness in time of width k; 3k + 1: the same mean of coverage times colour agreement; 3k + 2: the sum
     of weights w as w / (1 + w). Not differentiable.
@@ -55,13 +59,13 @@ def gather_evidence(
     rays = (origins, directions, velocities, distances, colors)
     out = distances.new_empty(*distances.shape, EVIDENCE_CHANNELS) if out is None else out
     if out.is_cuda and has_triton():
-        return gather_evidence_by_triton(views, owners, rays, out)
+        return gather_evidence_by_triton(views, owners, rays, out, widths)
     gather = _gather_by_operator if not out.is_cuda and load_operators() else _gather_by_reference
     count = views.shape[1]
     sizes = torch.bincount(owners // count, minlength=len(views)).tolist()
     pieces = zip(*(values.split(sizes) for values in (owners, *rays, out)), strict=True)
     for scene, (owner, *ray, piece) in enumerate(pieces):
-        gather(views[scene], owner - scene * count, ray, piece)
+        gather(views[scene], owner - scene * count, ray, piece, widths)
     return out
 
 
@@ -71,38 +75,41 @@ def has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
-def gather_evidence_by_triton(views: Views, owners: Tensor, rays: tuple[Tensor, ...], out: Tensor) -> Tensor:
+def gather_evidence_by_triton(
+    views: Views, owners: Tensor, rays: tuple[Tensor, ...], out: Tensor, widths: TimeWidths = TIME_WIDTHS
+) -> Tensor:
     """All scenes in one launch."""
     from lrm4d.reconstruction import evidence_cuda
 
     pictures = torch.cat([views.images * views.alphas, views.alphas], dim=2).movedim(2, -1)
     projections = views.cameras.intrinsics @ views.cameras.world_to_camera[..., :3, :]
-    inputs = (pictures, projections, *_compare_times(views.times), owners, *rays)
+    inputs = (pictures, projections, *_compare_times(views.times, widths), owners, *rays)
     evidence_cuda.gather_evidence(out, *(x.contiguous() for x in inputs), SHARPNESS)
     return out
 
 
-def _gather_by_operator(views: Views, owners: Tensor, rays: list[Tensor], out: Tensor) -> None:
+def _gather_by_operator(views: Views, owners: Tensor, rays: list[Tensor], out: Tensor, widths: TimeWidths) -> None:
     """One scene on the CPU, in C++."""
     projections = views.cameras.intrinsics @ views.cameras.world_to_camera[:, :3]
-    gaps_and_weights = _compare_times(views.times)
+    gaps_and_weights = _compare_times(views.times, widths)
     inputs = (views.images, views.alphas, projections, *gaps_and_weights, owners, *rays)
     torch.ops.lrm4d.gather_evidence(out, *(x.contiguous() for x in inputs), SHARPNESS)
 
 
-def _gather_by_reference(views: Views, owners: Tensor, rays: list[Tensor], out: Tensor) -> None:
+def _gather_by_reference(views: Views, owners: Tensor, rays: list[Tensor], out: Tensor, widths: TimeWidths) -> None:
     """One scene in plain PyTorch."""
-    weights, gaps = _compare_times(views.times)
+    weights, gaps = _compare_times(views.times, widths)
     pictures = torch.cat([views.images * views.alphas, views.alphas], dim=1)
     out.copy_(gather_evidence_reference(pictures, views.cameras, weights[owners], gaps[owners], *rays))
 
 
-def _compare_times(times: Float[Tensor, "*batch view"]) -> tuple[Tensor, Tensor]:
+def _compare_times(times: Float[Tensor, "*batch view"], widths: TimeWidths) -> tuple[Tensor, Tensor]:
     """For the pixels of each view (first): the weight of each view (second) by nearness in time, [*batch, view, view,
     decay], none for their own, and how much later in model time it is, [*batch, view, view]."""
     times = to_model_time(times)
     gaps = times[..., None, :] - times[..., :, None]
-    weights = torch.stack([torch.exp(-0.5 * (gaps / width).square()) for width in TIME_WIDTHS], dim=-1)
+    decays = [0.5 / width**2 if width else 0.0 for width in widths]
+    weights = torch.stack([torch.exp(-decay * gaps.square()) for decay in decays], dim=-1)
     own = torch.eye(times.shape[-1], dtype=torch.bool, device=times.device)[..., None]
     return weights.masked_fill(own | (weights < MIN_WEIGHT), 0), gaps
 

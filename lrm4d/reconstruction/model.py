@@ -113,7 +113,8 @@ class ReconstructionModel(nn.Module):
         evidence = distances.new_empty(*distances.shape, EVIDENCE_CHANNELS, dtype=dtype)
         owners = (patches.scenes * views.shape[1] + patches.views)[tokens]
         rays = patches.origins[tokens], patches.directions[tokens, pixels], distances
-        return gather_evidence(views, owners, *rays, patches.colors[tokens, pixels], velocities, evidence)
+        colors, widths = patches.colors[tokens, pixels], self.config.evidence_widths
+        return gather_evidence(views, owners, *rays, colors, velocities, evidence, widths)
 
     def _match(self, views: Views, patches: Patches, tokens: Tensor, pixels: Tensor) -> Matching:
         distances = sample_distances(patches.spans[tokens, pixels], self.config.evidence_distances)

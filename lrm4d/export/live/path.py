@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from lrm4d.cameras import Cameras
+from lrm4d.cameras import Cameras, join_cameras
 from lrm4d.export.live.frames import camera_of_fov
 from lrm4d.rotations import matrix_to_quaternion, quaternion_to_matrix
 
@@ -64,5 +64,4 @@ def sample_path(keyframes: Sequence[Keyframe], frames: int, width: int, height: 
     """Cameras [frame] and times [frame] evenly along a path, first and last keyframe included."""
     path = interpolate(keyframes, torch.linspace(0, len(keyframes) - 1, frames, dtype=torch.float64))
     cameras = [camera_of_fov(key.camera_to_world, key.fov, width, height) for key in path]
-    poses, intrinsics = (torch.cat([getattr(c, n) for c in cameras]) for n in ("camera_to_world", "intrinsics"))
-    return Cameras(poses, intrinsics, width, height), torch.tensor([key.time for key in path]).clamp(0, 1)
+    return join_cameras(cameras), torch.tensor([key.time for key in path]).clamp(0, 1)
