@@ -10,19 +10,16 @@ from lrm4d.gaussians4d import to_model_time
 from lrm4d.pretrained import DEFAULT
 from lrm4d.reconstruction.pretrained import list_pretrained
 from lrm4d.refinement.corrector import (
-    COARSER,
-    FOOTPRINT,
     Corrector,
     CorrectorConfig,
     apply_changes,
-    ask_pictures,
     corrector_of,
     load_corrector,
     mean_over_cells,
-    moments_of,
     save_corrector,
 )
 from lrm4d.refinement.deforming import start_free
+from lrm4d.refinement.demands import COARSER, FOOTPRINT, ask_pictures, moments_of
 from lrm4d.refinement.fit import draw_slices
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -30,7 +27,7 @@ SMALL = CorrectorConfig(width=16, pooled=8, latent=4, rounds=2)
 
 
 def test_demands_summed_over_pictures_are_the_gradients_of_the_whole_error(monkeypatch):
-    monkeypatch.setattr("lrm4d.refinement.corrector.FAINTEST", 0.0)
+    monkeypatch.setattr("lrm4d.refinement.demands.FAINTEST", 0.0)
     views, state = make_views(6), start_free(spoiled())
     owners, gradients, gaps = ask_pictures(state, views, 0.3, False)
     names = ("means", "opacity_logits", "colors", "velocities", "time_means", "log_time_deviations")
@@ -71,7 +68,7 @@ def test_the_faint_are_not_asked(monkeypatch):
 def test_pictures_may_be_asked_in_runs(monkeypatch):
     views, state = make_views(6), start_free(spoiled())
     whole = ask_pictures(state, views, 0.3, False)
-    monkeypatch.setattr("lrm4d.refinement.corrector.CHUNK_BYTES", 2 * 60 * 13 * 16)
+    monkeypatch.setattr("lrm4d.refinement.demands.CHUNK_BYTES", 2 * 60 * 13 * 16)
     for one, other in zip(whole, ask_pictures(state, views, 0.3, False), strict=True):
         torch.testing.assert_close(one, other)
 

@@ -1,7 +1,11 @@
-"""What exact geometry would be worth: python -m train.oracles --model small --scenes 12 [--size 64].
+"""What exact geometry would be worth: python -m train.oracles --model small --scenes 12 [--size 64] [key=value ...].
+
+    python -m train.oracles --scenes 48 static=1      # things that do not move
+    python -m train.oracles --scenes 48 static=0 speed=2
 
 Scores a network on scenes of the world (set-up random, 24 views), and Gaussians made from the world's own distances:
 opaque, in the pixels' colours, each for about its own frame. Says how far the network's distances are off, too.
+key=value changes the world (WorldConfig).
 """
 
 import argparse
@@ -11,7 +15,8 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from data_tools.world import WorldViews, sample_batch
+from data_tools.world import WorldConfig, WorldViews, sample_batch
+from lrm4d.config import make_config
 from lrm4d.gaussians4d import Gaussians4D
 from lrm4d.metrics import psnr
 from lrm4d.pretrained import DEFAULT
@@ -83,11 +88,13 @@ def main() -> None:
     parser.add_argument("--model", default=DEFAULT, help="weights by name or folder")
     parser.add_argument("--scenes", type=int, default=12, help="how many scenes (default 12)")
     parser.add_argument("--size", type=int, default=64, help="pixels a side (default 64)")
-    arguments = parser.parse_args()
+    parser.add_argument("changes", nargs="*", help="key=value, for example static=1")
+    arguments = parser.parse_intermixed_args()
+    world = make_config(WorldConfig, arguments.changes)
     model = load_pretrained(arguments.model)
     found: dict[str, list[float]] = {}
     for seed in track(range(FIRST_SEED, FIRST_SEED + arguments.scenes), "scoring"):
-        context, targets = sample_batch([seed], 24, 6, arguments.size, setup="random")
+        context, targets = sample_batch([seed], 24, 6, arguments.size, config=world, setup="random")
         with torch.no_grad():
             answer = model(context.views)
         for name, value in score_batch(answer, context, targets).items():
