@@ -1,4 +1,4 @@
-"""Render animated glTF assets, in Blender, into scene folders with a fan of cameras and the front view's true depth.
+"""Render animated glTF assets, in Blender, into scene folders with a fan of cameras and true depth.
 
 Runs in an environment of its own, because bpy pins other packages than the rest of the project wants:
 
@@ -10,6 +10,12 @@ So it imports nothing but bpy and numpy. Each scene folder has RGBA pictures of 
 and `frame`, and depth/VIEW.npz, which `lrm4d.generation.depth.load_geometry` reads: camera z of the surface at the
 pixel centres, OpenCV cameras. The sphere around all that the clip sweeps becomes the unit sphere; z is up.
 Finished scenes are skipped: the same command goes on where it was stopped.
+
+    BPY/bin/python data_tools/render_assets.py ASSETS/manifest.json -o AT_REST --at-rest SCENES --every 10
+
+renders what the cameras of the scene folders SCENES would see if all of the clip stood still in its middle: the same
+input and every tenth target picture of the set-up random, with the times that they had. What a network loses on SCENES
+against AT_REST, it loses to motion.
 """
 
 import argparse
@@ -20,6 +26,8 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +40,8 @@ FOV = math.radians(49.1)
 TURNS = (-60, -45, -30, -15, 15, 30, 45, 60)
 SWEPT = 24
 """Moments of a clip whose points the unit sphere is to hold."""
+SETUP = "random"
+"""Whose cameras see things at rest."""
 OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
@@ -68,15 +78,10 @@ def camera_pose(turn: float) -> np.ndarray:
 
 def render_asset(asset: Path, clip: int, job: Job, folder: Path, described: dict) -> None:
     """Write an asset's scene folder; it takes its name only when it is whole. ValueError for what has no such clip."""
-    start, stop = open_clip(asset, clip)
+    start, stop = set_stage(asset, clip, job)
     moments = [start + (stop - start) * index / max(1, job.times - 1) for index in range(job.times)]
-    place_in_unit_sphere([start + (stop - start) * index / (SWEPT - 1) for index in range(SWEPT)])
-    make_matt()
-    prepare_rendering(job)
     views = {"front": 0.0} | {f"turn{turn:+d}": float(turn) for turn in TURNS}
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with whole_folder(folder) as work:
         frames, depths = [], {name: [] for name in views}
         for index, moment in enumerate(moments):
             set_moment(moment)
@@ -93,6 +98,42 @@ def render_asset(asset: Path, clip: int, job: Job, folder: Path, described: dict
         (work / "depth.exr").unlink()
         write_depths(work / "depth", depths, views, job)
         write_transforms(work / "transforms.json", frames, job, described)
+
+
+def render_at_rest(asset: Path, clip: int, job: Job, folder: Path, like: Path, every: int) -> None:
+    """Write a scene folder of an asset as it is in the middle of its clip, seen by the cameras of the scene folder
+    `like` in the set-up random: its inputs, and each so many of its targets."""
+    content = json.loads((like / "transforms.json").read_text())
+    protocol = json.loads((like / "protocols.json").read_text())[SETUP]
+    inputs, targets = protocol["inputs"], protocol["targets"][::every]
+    frames = {frame["file_path"]: frame for frame in content["frames"]}
+    start, stop = set_stage(asset, clip, job)
+    set_moment((start + stop) / 2)
+    with whole_folder(folder) as work:
+        for file in inputs + targets:
+            place_camera(np.array(frames[file]["transform_matrix"]))
+            render_picture(work / file, job)
+        described = {key: content[key] for key in ("licence", "source", "animation") if key in content}
+        write_transforms(work / "transforms.json", [frames[file] for file in inputs + targets], job, described)
+        (work / "protocols.json").write_text(json.dumps({SETUP: {"inputs": inputs, "targets": targets}}) + "\n")
+
+
+def set_stage(asset: Path, clip: int, job: Job) -> tuple[float, float]:
+    """An asset with one of its animations, in its place, lit, before a camera; gives its first and last frame."""
+    start, stop = open_clip(asset, clip)
+    place_in_unit_sphere([start + (stop - start) * index / (SWEPT - 1) for index in range(SWEPT)])
+    make_matt()
+    prepare_rendering(job)
+    return start, stop
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Where to write a folder, which takes its name only when it is whole."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield work
         os.replace(work, folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -310,6 +351,8 @@ def main() -> int:
     parser.add_argument("manifest", type=Path, help="manifest.json: a list of {file, best_i (the clip), ...}")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the folder of the scene folders")
     parser.add_argument("--only", help="names with commas between (default: all)")
+    parser.add_argument("--at-rest", type=Path, metavar="SCENES", help="as their cameras see the clip's middle")
+    parser.add_argument("--every", type=int, default=1, help="of the targets at rest, default 1")
     for name, value in vars(Job()).items():
         parser.add_argument(f"--{name}", type=int, default=value, help=f"default {value}")
     options = parser.parse_args()
@@ -320,7 +363,11 @@ def main() -> int:
         began = time.perf_counter()
         for index, (name, file, entry) in enumerate(todo):
             described = {"licence": entry["licence"], "source": entry["source"], "animation": entry["best"]}
-            render_asset(file, entry["best_i"], job, options.output / name, described)
+            folder = options.output / name
+            if options.at_rest:
+                render_at_rest(file, entry["best_i"], job, folder, options.at_rest / name, options.every)
+            else:
+                render_asset(file, entry["best_i"], job, folder, described)
             spent = time.perf_counter() - began
             left = spent / (index + 1) * (len(todo) - index - 1)
             print(f"[{index + 1}/{len(todo)}] {name}: {spent:.0f} s so far, {left:.0f} s left", flush=True)

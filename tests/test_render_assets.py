@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("bpy")
 
-from data_tools.render_assets import OPENGL_TO_OPENCV, Job, camera_pose, render_asset
+from data_tools.render_assets import OPENGL_TO_OPENCV, Job, camera_pose, render_asset, render_at_rest
 
 
 def test_cameras_stand_around_the_origin_and_look_at_it():
@@ -38,3 +38,24 @@ def test_depths_of_two_views_are_of_one_surface(tmp_path, shared):
     # The front of the cube is flat, so its depth is one number: distances along rays would differ.
     middle = front["depths"][0][front["valid"][0]]
     assert np.ptp(middle) < 1e-4
+
+
+def test_a_thing_at_rest_is_the_middle_of_its_clip_from_the_same_cameras(tmp_path, shared):
+    """A clip of three moments has its middle as the second: what its cameras saw then, they see always."""
+    asset, job = shared / "assets" / "animated" / "AnimatedMorphCube.glb", Job(times=3, size=32, samples=2)
+    render_asset(asset, 0, job, tmp_path / "cube", {"licence": "as told"})
+    files = [f"images/{view}_{moment:03}.png" for view in ("front", "turn+60") for moment in range(3)]
+    protocol = {"random": {"inputs": files[:3], "targets": files[3:]}}
+    (tmp_path / "cube" / "protocols.json").write_text(json.dumps(protocol))
+    render_at_rest(asset, 0, job, tmp_path / "rest", tmp_path / "cube", 2)
+    content = json.loads((tmp_path / "rest" / "transforms.json").read_text())
+    kept = json.loads((tmp_path / "rest" / "protocols.json").read_text())["random"]
+    assert kept == {"inputs": files[:3], "targets": [files[3], files[5]]} and content["licence"] == "as told"
+    assert [frame["time"] for frame in content["frames"]] == [0, 0.5, 1, 0, 1]
+    pictures = {file: (tmp_path / "rest" / file).read_bytes() for file in files[:4]}
+    assert pictures[files[0]] == pictures[files[1]] == pictures[files[2]] != pictures[files[3]]
+    assert (
+        pictures[files[1]]
+        == (tmp_path / "cube" / files[1]).read_bytes()
+        != (tmp_path / "cube" / files[0]).read_bytes()
+    )
