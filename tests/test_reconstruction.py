@@ -334,6 +334,21 @@ def test_evidence_is_the_same_in_any_order_number_type_and_number_of_threads():
     torch.set_num_threads(threads)
 
 
+def test_widths_say_whom_each_weighting_asks():
+    """Without weighting all three say the same, as does the widest of them: and the narrowest hears nobody far."""
+    views = sphere_views(1, 6)
+    arguments = pixels_with_rays(views)
+    usual = evidence.gather_evidence(views, *arguments)
+    alike = evidence.gather_evidence(views, *arguments, widths=(0.0, 0.0, 0.0)).unflatten(-1, (3, 3))
+    assert (alike == alike[..., :1, :]).all() and (alike[..., 0, :] == usual[..., :3]).all()
+    alone = evidence.gather_evidence(views, *arguments, widths=(0.01, 0.0, 0.0))
+    assert (alone[..., :3] == 0).all() and (alone[..., 5] > 0).any()
+    config = replace(TINY_WITH_ALL, evidence_widths=(0.01, 0.01, 0.01))
+    with torch.no_grad():
+        deaf, usual = build(config)(views), build(TINY_WITH_ALL)(views)
+    assert not torch.allclose(deaf.distances, usual.distances)
+
+
 def test_evidence_follows_what_moves(monkeypatch):
     """Cameras carried along with a moving object see what cameras at rest see of the object at rest."""
     views = sphere_views(1, 6)
