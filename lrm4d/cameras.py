@@ -12,8 +12,6 @@ from lrm4d.rotations import matrix_to_quaternion, quaternion_to_matrix
 
 OPENGL_TO_OPENCV = (1.0, -1.0, -1.0, 1.0)
 """What the camera's axes are multiplied by between OpenGL or Blender (y up, z back) and OpenCV; its own inverse."""
-
-
 TENSORS = ("camera_to_world", "intrinsics")
 
 
