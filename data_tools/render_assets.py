@@ -11,10 +11,11 @@ and `frame`, and depth/VIEW.npz, which `lrm4d.generation.depth.load_geometry` re
 pixel centres, OpenCV cameras. The sphere around all that the clip sweeps becomes the unit sphere; z is up.
 Finished scenes are skipped: the same command goes on where it was stopped.
 
-    BPY/bin/python data_tools/render_assets.py ASSETS/manifest.json -o AT_REST --at-rest SCENES --every 10
+    BPY/bin/python data_tools/render_assets.py ASSETS/manifest.json -o AT_REST --at-rest SCENES --every 7
 
 renders what the cameras of the scene folders SCENES would see if all of the clip stood still in its middle: the same
-input and every tenth target picture of the set-up random, with the times that they had. What a network loses on SCENES
+input and every seventh target picture of the set-up random, with the times that they had. (Where targets come in
+fives, a moment each, every tenth would be of one camera.) What a network loses on SCENES
 against AT_REST, it loses to motion.
 """
 
