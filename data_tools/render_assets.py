@@ -14,9 +14,8 @@ Finished scenes are skipped: the same command goes on where it was stopped.
     BPY/bin/python data_tools/render_assets.py ASSETS/manifest.json -o AT_REST --at-rest SCENES --every 7
 
 renders what the cameras of the scene folders SCENES would see if all of the clip stood still in its middle: the same
-input and every seventh target picture of the set-up random, with the times that they had. (Where targets come in
-fives, a moment each, every tenth would be of one camera.) What a network loses on SCENES
-against AT_REST, it loses to motion.
+inputs and every seventh target picture of the set-up random, with the times that they had (targets come in fives, a
+moment each, so every tenth would be of one camera). What a network loses on SCENES against AT_REST, it loses to motion.
 """
 
 import argparse
