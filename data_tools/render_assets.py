@@ -15,7 +15,8 @@ Finished scenes are skipped: the same command goes on where it was stopped.
 
 renders what the cameras of the scene folders SCENES would see if all of the clip stood still in its middle: the same
 inputs and every seventh target picture of the set-up random, with the times that they had (targets come in fives, a
-moment each, so every tenth would be of one camera). What a network loses on SCENES against AT_REST, it loses to motion.
+moment each, so every tenth would be of one camera). What a network loses on SCENES against AT_REST, motion
+costs.
 """
 
 import argparse
