@@ -15,8 +15,7 @@ Finished scenes are skipped: the same command goes on where it was stopped.
 
 renders what the cameras of the scene folders SCENES would see if all of the clip stood still in its middle: the same
 inputs and every seventh target picture of the set-up random, with the times that they had (targets come in fives, a
-moment each, so every tenth would be of one camera). What a network loses on SCENES against AT_REST, motion
-costs.
+moment each, so every tenth would be of one camera). By what a network makes of both, one sees what motion costs it.
 """
 
 import argparse
@@ -101,20 +100,19 @@ def render_asset(asset: Path, clip: int, job: Job, folder: Path, described: dict
         write_transforms(work / "transforms.json", frames, job, described)
 
 
-def render_at_rest(asset: Path, clip: int, job: Job, folder: Path, like: Path, every: int) -> None:
+def render_at_rest(asset: Path, clip: int, job: Job, folder: Path, described: dict, like: Path, every: int) -> None:
     """Write a scene folder of an asset as it is in the middle of its clip, seen by the cameras of the scene folder
     `like` in the set-up random: its inputs, and each so many of its targets."""
-    content = json.loads((like / "transforms.json").read_text())
+    recorded = json.loads((like / "transforms.json").read_text())["frames"]
     protocol = json.loads((like / "protocols.json").read_text())[SETUP]
     inputs, targets = protocol["inputs"], protocol["targets"][::every]
-    frames = {frame["file_path"]: frame for frame in content["frames"]}
+    frames = {frame["file_path"]: frame for frame in recorded}
     start, stop = set_stage(asset, clip, job)
     set_moment((start + stop) / 2)
     with whole_folder(folder) as work:
         for file in inputs + targets:
             place_camera(np.array(frames[file]["transform_matrix"]))
             render_picture(work / file, job)
-        described = {key: content[key] for key in ("licence", "source", "animation") if key in content}
         write_transforms(work / "transforms.json", [frames[file] for file in inputs + targets], job, described)
         (work / "protocols.json").write_text(json.dumps({SETUP: {"inputs": inputs, "targets": targets}}) + "\n")
 
@@ -364,11 +362,11 @@ def main() -> int:
         began = time.perf_counter()
         for index, (name, file, entry) in enumerate(todo):
             described = {"licence": entry["licence"], "source": entry["source"], "animation": entry["best"]}
-            folder = options.output / name
+            wanted = (file, entry["best_i"], job, options.output / name, described)
             if options.at_rest:
-                render_at_rest(file, entry["best_i"], job, folder, options.at_rest / name, options.every)
+                render_at_rest(*wanted, options.at_rest / name, options.every)
             else:
-                render_asset(file, entry["best_i"], job, folder, described)
+                render_asset(*wanted)
             spent = time.perf_counter() - began
             left = spent / (index + 1) * (len(todo) - index - 1)
             print(f"[{index + 1}/{len(todo)}] {name}: {spent:.0f} s so far, {left:.0f} s left", flush=True)

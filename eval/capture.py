@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample
 
 from eval.foreground import Foreground, Masks, centre_of, find_foreground, overlap, see_hull, triangulate
-from eval.novel_view import Predictor, Task, load_predictors
+from eval.novel_view import Predictor, Task, load_predictors, make_predictor
 from eval.scores import Scores, mean_scores, score_pictures
 from lrm4d.cameras import Cameras, intrinsics_from_fov, join_cameras, look_at, project
 from lrm4d.checkpoint import read_json, write_text
@@ -36,7 +36,7 @@ from lrm4d.refinement.job import Refinement
 from lrm4d.scenes import load_scene, save_scene
 from lrm4d.scenes.pictures import load_picture, save_picture
 from lrm4d.scenes.qualisys import fit_to_video, load_qualisys
-from lrm4d.video import to_bytes, write_video
+from lrm4d.video import write_video
 from lrm4d.views import Views
 
 MARGIN = 1.05
@@ -251,14 +251,8 @@ def judge(
 
 def refined(model: str, device: str, steps: int) -> Predictor:
     """The network's scene, refined on the inputs for so many steps."""
-    reconstructor = Reconstructor.from_pretrained(model, device)
-
-    def predict(inputs: Views, cameras: Cameras, times: Tensor) -> Tensor:
-        job = Refinement(RefinementConfig(corrector=corrector_of(model), steps=steps), seconds=None)
-        scene = job(reconstructor.reconstruct(inputs), inputs)
-        return to_bytes(reconstructor.render(scene, cameras, times)).float() / 255
-
-    return predict
+    refinement = Refinement(RefinementConfig(corrector=corrector_of(model), steps=steps), seconds=None)
+    return make_predictor(Reconstructor.from_pretrained(model, device), refinement)
 
 
 def write_report(output: Path, about: dict, scores: dict[str, dict[str, Scores]]) -> str:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -34,6 +34,9 @@ from lrm4d.scenes import load_scene
 from lrm4d.scenes.pictures import save_picture
 from lrm4d.video import to_bytes
 from lrm4d.views import Views
+
+if TYPE_CHECKING:
+    from lrm4d.pipeline import Reconstructor
 
 Predictor = Callable[[Views, Cameras, Tensor], Tensor]
 """(inputs, target cameras, target times) -> pictures [target, 3, height, width] on white."""
@@ -60,6 +63,20 @@ class Task:
     refine: float = 0.0
 
 
+def make_predictor(
+    reconstructor: "Reconstructor", better: Callable[[Gaussians4D, Views], Gaussians4D] | None = None
+) -> Predictor:
+    """The pictures of its scene, or of what `better` makes of that and the inputs; in 8 bits, as they would be
+    written."""
+
+    def predict(inputs: Views, cameras: Cameras, times: Tensor) -> Tensor:
+        scene = reconstructor.reconstruct(inputs)
+        scene = scene if better is None else better(scene, inputs)
+        return to_bytes(reconstructor.render(scene, cameras, times)).float() / 255
+
+    return predict
+
+
 def load_predictors(task: Task, device: str) -> dict[str, Predictor]:
     """The methods to score: the baselines, and the model if there is one."""
     if task.model == "none":
@@ -67,14 +84,7 @@ def load_predictors(task: Task, device: str) -> dict[str, Predictor]:
     from lrm4d.pipeline import Reconstructor  # the baselines alone must run without the network's requirements
 
     reconstructor = Reconstructor.from_pretrained(task.model, device)
-    name = Path(task.model).name
-
-    def render(scene: Gaussians4D, cameras: Cameras, times: Tensor) -> Tensor:
-        # Scored as they would be written: in 8 bits.
-        return to_bytes(reconstructor.render(scene, cameras, times)).float() / 255
-
-    def predict(inputs: Views, cameras: Cameras, times: Tensor) -> Tensor:
-        return render(reconstructor.reconstruct(inputs), cameras, times)
+    name, predict = Path(task.model).name, make_predictor(reconstructor)
 
     def predict_without_time(inputs: Views, cameras: Cameras, times: Tensor) -> Tensor:
         still = Views(inputs.images, inputs.alphas, inputs.cameras, torch.full_like(inputs.times, 0.5))
@@ -84,23 +94,14 @@ def load_predictors(task: Task, device: str) -> dict[str, Predictor]:
     if task.corrector:
         from lrm4d.refinement.job import Correction
 
-        correction = Correction(task.corrector)
-
-        def predict_corrected(inputs: Views, cameras: Cameras, times: Tensor) -> Tensor:
-            return render(correction(reconstructor.reconstruct(inputs), inputs), cameras, times)
-
-        models[f"{name}, corrected"] = predict_corrected
+        models[f"{name}, corrected"] = make_predictor(reconstructor, Correction(task.corrector))
     if task.refine:
         from lrm4d.refinement.config import RefinementConfig
         from lrm4d.refinement.corrector import corrector_of
         from lrm4d.refinement.job import Refinement
 
         refinement = Refinement(RefinementConfig(corrector=corrector_of(task.model)), task.refine)
-
-        def predict_refined(inputs: Views, cameras: Cameras, times: Tensor) -> Tensor:
-            return render(refinement(reconstructor.reconstruct(inputs), inputs), cameras, times)
-
-        models[f"{name}, refined"] = predict_refined
+        models[f"{name}, refined"] = make_predictor(reconstructor, refinement)
     if task.time_ignored_model:
         models[f"{name}, time ignored"] = predict_without_time
     return BASELINES | models

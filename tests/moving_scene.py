@@ -9,11 +9,24 @@ from lrm4d.gaussians4d import Gaussians4D
 from lrm4d.metrics import psnr
 from lrm4d.reconstruction import ModelConfig, ReconstructionModel
 from lrm4d.reconstruction.pretrained import save_pretrained
+from lrm4d.refinement.config import Density, RefinementConfig
 from lrm4d.scenes import save_scene
 from lrm4d.trajectories import orbit
 from lrm4d.views import Views
 
 TINY = ModelConfig(width=64, layers=2, head_width=32, near=None, far=None, residual_start=True, low_pass=0.1)
+
+SMALL_REFINEMENT = RefinementConfig(
+    corrector="",
+    origins=(0.5,),
+    steps=20,
+    nodes=6,
+    coarse_nodes=2,
+    knots=6,
+    count=60,
+    density=Density(every=5, budget=70),
+)
+"""One fit of make_gaussians, in a second."""
 
 
 def make_gaussians(count: int = 60, seed: int = 0) -> Gaussians4D:

@@ -36,9 +36,8 @@ def random_cameras(count: int = 5, width: int = 12, height: int = 8) -> Cameras:
 def test_joined_cameras_are_the_parts_and_have_one_size():
     first, second = random_cameras(3), random_cameras(5)
     joined = join_cameras([first, second])
-    assert (joined[:3].camera_to_world == first.camera_to_world).all() and (
-        joined[3:].intrinsics == second.intrinsics
-    ).all()
+    assert (joined[:3].camera_to_world == first.camera_to_world).all()
+    assert (joined[3:].intrinsics == second.intrinsics).all()
     side_by_side = join_cameras([first.reshape(-1, 1), second[:3].reshape(-1, 1)], dim=1)
     assert side_by_side.shape == (3, 2)
     assert (side_by_side[:, 1].camera_to_world == second[:3].camera_to_world).all()

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from moving_scene import SMALL_REFINEMENT as SMALL
 from moving_scene import make_gaussians, make_views, quality, spoiled
 
 from lrm4d.config import make_config
@@ -29,17 +30,6 @@ from lrm4d.refinement.optimizer import Adam
 from lrm4d.refinement.refiner import DOUBT, Refiner, refine
 from lrm4d.refinement.starts import start_in_hull
 from lrm4d.views import Views
-
-SMALL = RefinementConfig(
-    corrector="",
-    origins=(0.5,),
-    steps=20,
-    nodes=6,
-    coarse_nodes=2,
-    knots=6,
-    count=60,
-    density=Density(every=5, budget=70),
-)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

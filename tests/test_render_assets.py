@@ -47,7 +47,7 @@ def test_a_thing_at_rest_is_the_middle_of_its_clip_from_the_same_cameras(tmp_pat
     files = [f"images/{view}_{moment:03}.png" for view in ("front", "turn+60") for moment in range(3)]
     protocol = {"random": {"inputs": files[:3], "targets": files[3:]}}
     (tmp_path / "cube" / "protocols.json").write_text(json.dumps(protocol))
-    render_at_rest(asset, 0, job, tmp_path / "rest", tmp_path / "cube", 2)
+    render_at_rest(asset, 0, job, tmp_path / "rest", {"licence": "as told"}, tmp_path / "cube", 2)
     content = json.loads((tmp_path / "rest" / "transforms.json").read_text())
     kept = json.loads((tmp_path / "rest" / "protocols.json").read_text())["random"]
     assert kept == {"inputs": files[:3], "targets": [files[3], files[5]]} and content["licence"] == "as told"

@@ -102,9 +102,11 @@ def run_reconstruction(
     loaded = load_scene(scene, pictures_required=False)
     choice = choose_frames(loaded, protocol, inputs, targets)
     reconstructor = Reconstructor.from_pretrained(model, device)
-    better: Correction | Refinement | None = Correction(corrector_of(model)) if correct else None
+    better: Correction | Refinement | None = None
     if seconds:
         better = Refinement(RefinementConfig(corrector=corrector_of(model)), seconds)
+    elif correct:
+        better = Correction(corrector_of(model))
     with Bars() as bars:
         return reconstruct_scene(reconstructor, loaded, choice, output, model, size, video, bars, refine=better)
 

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import math
 
 import torch
 from jaxtyping import Float, Int
@@ -108,8 +109,7 @@ def _compare_times(times: Float[Tensor, "*batch view"], widths: TimeWidths) -> t
     decay], none for their own, and how much later in model time it is, [*batch, view, view]."""
     times = to_model_time(times)
     gaps = times[..., None, :] - times[..., :, None]
-    decays = [0.5 / width**2 if width else 0.0 for width in widths]
-    weights = torch.stack([torch.exp(-decay * gaps.square()) for decay in decays], dim=-1)
+    weights = torch.stack([torch.exp(-0.5 * (gaps / (width or math.inf)).square()) for width in widths], dim=-1)
     own = torch.eye(times.shape[-1], dtype=torch.bool, device=times.device)[..., None]
     return weights.masked_fill(own | (weights < MIN_WEIGHT), 0), gaps
 

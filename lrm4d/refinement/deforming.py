@@ -60,11 +60,18 @@ class Deforming:
             means=g["means"],
             velocities=g["velocities"],
             covariances=compose_covariances(g["log_scales"].exp(), g["quaternions"]),
-            time_means=g["time_means"],
-            time_deviations=g["log_time_deviations"].exp(),
-            opacities=torch.sigmoid(g["opacity_logits"]),
-            colors=g["colors"].clamp(min=0),
+            **self._looks(),
         )
+
+    def _looks(self) -> dict[str, Tensor]:
+        """What does not depend on where a Gaussian is, as MovingGaussians has it."""
+        g = self.gaussians
+        return {
+            "time_means": g["time_means"],
+            "time_deviations": g["log_time_deviations"].exp(),
+            "opacities": torch.sigmoid(g["opacity_logits"]),
+            "colors": g["colors"].clamp(min=0),
+        }
 
     def frames(self) -> Float[Tensor, "n 3 4"]:
         """Factors of the covariances and places, as carrying.py has them."""
@@ -89,10 +96,10 @@ class Deforming:
         if self.skeleton is None or transforms is None:
             return self.moving().slice_at(times)
         means, covariances = carry(transforms, self.frames(), self.skeleton.owners, self.skeleton.weights)
-        g = self.gaussians
-        fading = fade(times[:, None] - g["time_means"], g["log_time_deviations"].exp())
-        colors = g["colors"].clamp(min=0).expand(len(times), -1, 3)
-        return Gaussians3D(means, covariances, torch.sigmoid(g["opacity_logits"]) * fading, colors)
+        looks = self._looks()
+        fading = fade(times[:, None] - looks["time_means"], looks["time_deviations"])
+        colors = looks["colors"].expand(len(times), -1, 3)
+        return Gaussians3D(means, covariances, looks["opacities"] * fading, colors)
 
 
 def start_free(scene: Gaussians4D) -> Deforming:

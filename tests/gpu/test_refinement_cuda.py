@@ -1,12 +1,14 @@
 """A fit on CUDA does what it does on the CPU."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from moving_scene import make_views, quality, spoiled
+from moving_scene import SMALL_REFINEMENT, make_views, quality, spoiled
 
 from lrm4d.rasterizer import cuda
 from lrm4d.refinement.carrying import carry
-from lrm4d.refinement.config import Density, RefinementConfig
+from lrm4d.refinement.config import Density
 from lrm4d.refinement.job import Refinement
 
 pytestmark = [
@@ -26,16 +28,7 @@ def test_carrying_on_cuda_is_the_cpus():
 
 def test_a_refinement_on_cuda_gains_what_it_gains_on_the_cpu():
     views, start = make_views(8), spoiled()
-    config = RefinementConfig(
-        corrector="",
-        origins=(0.5, 0.25),
-        steps=40,
-        nodes=6,
-        coarse_nodes=2,
-        knots=6,
-        count=60,
-        density=Density(every=10, budget=70),
-    )
+    config = replace(SMALL_REFINEMENT, origins=(0.5, 0.25), steps=40, density=Density(every=10, budget=70))
     here = quality(Refinement(config, None)(start, views), views)
     there = quality(Refinement(config, None)(start.to("cuda"), views).to("cpu"), views)
     assert here > quality(start, views) + 0.5
